@@ -13,6 +13,7 @@ use protobuf_parse::{Parser, ProtoPath, ProtoPathBuf};
 const INPUTS: &[&str] = &[
     "cri/runtime.proto",
     "google/rpc/status.proto",
+    "cricket/records.proto",
     "containerd/containers.proto",
     "containerd/content.proto",
     "containerd/diff.proto",

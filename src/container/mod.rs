@@ -1,1 +1,25 @@
-//! (empty room)
+//! Containers: a verb a file.
+
+mod create;
+mod exec_sync;
+mod exit;
+mod list;
+mod remove;
+mod reopen_log;
+mod start;
+mod status;
+mod stop;
+mod streams;
+mod task;
+
+pub use create::{create, METADATA_TYPE};
+pub use exec_sync::exec_sync;
+pub use exit::{reconcile, settle};
+pub use list::{list, of_sandbox};
+pub use remove::{remove, remove_container};
+pub use reopen_log::reopen_log;
+pub use start::start;
+pub use status::status;
+pub use stop::{kill_all, stop};
+pub use streams::reattach;
+pub use task::destroy;

@@ -1,1 +1,19 @@
-//! (empty room)
+//! Pod sandboxes: a verb a file. A sandbox is a set of pinned namespaces and a few files; it has no process.
+
+mod files;
+mod list;
+mod network;
+mod pins;
+mod remove;
+mod run;
+mod status;
+mod stop;
+mod sysctl;
+mod teardown;
+
+pub use list::list;
+pub use remove::remove;
+pub use run::run;
+pub use status::status;
+pub use stop::stop;
+pub use teardown::teardown;

@@ -1,1 +1,12 @@
-//! (empty room)
+//! What the daemon remembers: sandboxes and containers in memory, their records on disk.
+//!
+//! Plain `Mutex<HashMap>` stores. No method blocks, calls out, or runs caller code while the lock is held.
+
+pub mod container;
+pub mod index;
+pub mod record;
+pub mod sandbox;
+
+pub use container::{Container, ContainerState};
+pub use index::{Reservation, Store};
+pub use sandbox::{Sandbox, SandboxState};

@@ -1,0 +1,65 @@
+//! RemoveContainer: ends it if it runs, then forgets it.
+
+use std::fs;
+use std::path::Path;
+
+use cricket_proto::runtime::{RemoveContainerRequest, RemoveContainerResponse};
+
+use crate::call::Call;
+use crate::container::{stop, task};
+use crate::containerd::SnapshotRef;
+use crate::error::{Context, Idempotent, Kind, Result};
+use crate::runtime::Runtime;
+use crate::store::Container;
+
+/// Removes a container, killing it first if it runs. Idempotent; a missing one is success. Its log stays: that is the
+/// kubelet's.
+///
+/// # Errors
+/// `FailedPrecondition` while it is being started or removed by another call.
+pub fn remove(rt: &Runtime, call: &Call, request: RemoveContainerRequest) -> Result<RemoveContainerResponse> {
+    if let Some(container) = rt.containers.find(&request.container_id)? {
+        remove_container(rt, call, &container)?;
+    }
+    Ok(RemoveContainerResponse::default())
+}
+
+/// As [`remove`], for a container at hand.
+pub fn remove_container(rt: &Runtime, call: &Call, container: &Container) -> Result<()> {
+    let removing = container.begin_remove()?;
+    erase(rt, call, container).with_context(|| format!("remove container {}", container.id))?;
+    rt.containers.remove(container.id.as_str());
+    drop(removing);
+    Ok(())
+}
+
+/// Every step is idempotent. The record goes before what it owns: what is left without a record is swept at start.
+fn erase(rt: &Runtime, call: &Call, container: &Container) -> Result<()> {
+    let id = container.id.as_str();
+    if container.state().may_run() {
+        stop::kill(rt, call, container)?;
+        stop::await_death(rt, call, container)?;
+    }
+    task::destroy(&*rt.containerd, call, id)?;
+    rt.hub.close(id);
+    let record = match rt.containerd.container(call, id) {
+        Err(e) if e.kind() == Kind::NotFound => None,
+        found => Some(found?),
+    };
+    rt.containerd.delete_container(call, id).or_gone().context("delete its containerd record")?;
+    // Without a record, an earlier try came this far: the key is the id, the snapshotter the handler's.
+    let snapshotter = match &record {
+        Some(record) => record.snapshotter.clone(),
+        None => rt.snapshotter_of(container)?,
+    };
+    rt.containerd
+        .remove_snapshot(call, &SnapshotRef { snapshotter: &snapshotter, key: id })
+        .or_gone()
+        .context("remove its snapshot")?;
+    remove_tree(&rt.container_state(&container.id))?;
+    remove_tree(&rt.container_root(&container.id))
+}
+
+fn remove_tree(path: &Path) -> Result<()> {
+    fs::remove_dir_all(path).or_gone().with_context(|| format!("remove {}", path.display()))
+}

@@ -1,0 +1,18 @@
+//! ReopenContainerLog: after the kubelet has moved the log away.
+
+use cricket_proto::runtime::{ReopenContainerLogRequest, ReopenContainerLogResponse};
+
+use crate::call::Call;
+use crate::error::{Context, Result};
+use crate::runtime::Runtime;
+
+/// Opens the log at its path anew and goes on there; no line is lost or torn.
+///
+/// # Errors
+/// `NotFound`; `FailedPrecondition` unless it runs, and then no file is made.
+pub fn reopen_log(rt: &Runtime, _: &Call, request: ReopenContainerLogRequest) -> Result<ReopenContainerLogResponse> {
+    let container = rt.containers.get(&request.container_id)?;
+    container.must_be_running()?;
+    rt.hub.reopen_log(container.id.as_str()).with_context(|| format!("reopen log of container {}", container.id))?;
+    Ok(ReopenContainerLogResponse::default())
+}

@@ -1,0 +1,78 @@
+//! StartContainer: a task of a created container.
+
+use cricket_proto::runtime::{StartContainerRequest, StartContainerResponse};
+
+use crate::call::Call;
+use crate::cgroup;
+use crate::clock;
+use crate::container::streams::{attach, wire};
+use crate::container::{exit, task};
+use crate::containerd::{NewTask, SnapshotRef};
+use crate::error::{Context, Result};
+use crate::runtime::Runtime;
+use crate::store::container::Ended;
+use crate::store::record::{self, Durability};
+use crate::store::{Container, ContainerState};
+
+/// Starts a created container. Blocks for the OCI runtime.
+///
+/// # Errors
+/// `NotFound`; `FailedPrecondition` unless it is CREATED and its sandbox ready. Any later failure leaves it EXITED with
+/// code 128 and reason `StartError`.
+pub fn start(rt: &Runtime, call: &Call, request: StartContainerRequest) -> Result<StartContainerResponse> {
+    let container = rt.containers.get(&request.container_id)?;
+    let starting = container.begin_start()?;
+    rt.sandboxes.get(container.sandbox_id.as_str())?.must_be_ready()?;
+    match launch(rt, call, &container) {
+        Ok(pid) => {
+            let running = ContainerState::Running { pid, started_at: clock::now() };
+            // For our own restart only: a power cut ends the container anyway.
+            if let Err(e) = record::write(&rt.container_status(&container.id), &running.record(), Durability::Memory) {
+                log::warn!("container {} runs, but its start cannot be recorded: {e}", container.id);
+            }
+            let ContainerState::Running { pid, started_at } = running else { unreachable!("made two lines above") };
+            if let Some(early) = starting.running(pid, started_at) {
+                exit::settle(rt, &container, early);
+            }
+            Ok(StartContainerResponse::default())
+        }
+        Err(e) => {
+            let e = e.context(format_args!("start container {}", container.id));
+            if let Err(left) = task::destroy(&*rt.containerd, &Call::undo(), container.id.as_str()) {
+                log::warn!("undo start of container {} (its removal will try again): {left}", container.id);
+            }
+            rt.hub.close(container.id.as_str());
+            let ended = Ended::start_error(clock::now(), e.to_string());
+            let state = ContainerState::Exited(ended.clone());
+            if let Err(e) = record::write(&rt.container_status(&container.id), &state.record(), Durability::Disk) {
+                log::warn!("failed start of container {} cannot be recorded: {e}", container.id);
+            }
+            starting.failed(ended);
+            Err(e)
+        }
+    }
+}
+
+/// Creates and starts the task; returns the pid of the first process.
+fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<u32> {
+    let id = container.id.as_str();
+    let record = rt.containerd.container(call, id)?;
+    let at = SnapshotRef { snapshotter: &record.snapshotter, key: &record.snapshot_key };
+    let rootfs = rt.containerd.snapshot_mounts(call, &at).context("mounts of the root filesystem")?;
+    let fifos = attach(rt, container)?;
+    let new = NewTask {
+        id: id.to_owned(),
+        rootfs,
+        stdin: wire(fifos.stdin.as_ref()),
+        stdout: wire(fifos.stdout.as_ref()),
+        stderr: wire(fifos.stderr.as_ref()),
+        terminal: container.config.tty,
+        options: record.runtime_options,
+    };
+    call.check()?;
+    let pid = rt.containerd.create_task(call, &new).context("create task")?;
+    // Now, while the process waits to be started: later it may be gone.
+    container.set_oom_file(cgroup::oom_file(pid));
+    call.check()?;
+    rt.containerd.start_task(call, id, None).context("start task")
+}

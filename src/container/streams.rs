@@ -1,0 +1,68 @@
+//! A container's standard streams: FIFOs between its shim and our hub.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::containerd::Task;
+use crate::error::{Context, Result};
+use crate::runtime::Runtime;
+use crate::stdio::{Sink, Streams};
+use crate::store::Container;
+use crate::sys::fifo;
+
+/// Paths of the FIFOs that exist.
+#[derive(Clone, Debug, Default)]
+pub struct Fifos {
+    /// Only for a container that takes input.
+    pub stdin: Option<PathBuf>,
+    /// Always.
+    pub stdout: Option<PathBuf>,
+    /// Not with a terminal.
+    pub stderr: Option<PathBuf>,
+}
+
+impl Fifos {
+    /// Makes `<dir>/{stdin,stdout,stderr}`, the directory too, in place of old ones.
+    pub fn make(dir: &Path, stdin: bool, tty: bool) -> Result<Fifos> {
+        let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(dir);
+        made.with_context(|| format!("make {}", dir.display()))?;
+        let one = |name: &str, wanted: bool| -> Result<Option<PathBuf>> {
+            let path = dir.join(name);
+            match wanted {
+                true => fifo::make(&path).with_context(|| format!("make FIFO {}", path.display())).map(|()| Some(path)),
+                false => Ok(None),
+            }
+        };
+        Ok(Fifos { stdin: one("stdin", stdin)?, stdout: one("stdout", true)?, stderr: one("stderr", !tty)? })
+    }
+
+    /// What the hub reads.
+    pub fn outputs(&self, sink: Sink) -> Streams {
+        Streams { stdout: self.stdout.clone(), stderr: self.stderr.clone(), sink }
+    }
+}
+
+/// A path as containerd takes it; "" for none.
+pub fn wire(path: Option<&PathBuf>) -> String {
+    path.map(|p| p.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Makes the FIFOs of a container that is about to start and lets the hub read them into its log.
+pub fn attach(rt: &Runtime, container: &Container) -> Result<Fifos> {
+    let dir = rt.container_state(&container.id).join("io");
+    let fifos = Fifos::make(&dir, container.config.stdin, container.config.tty)?;
+    rt.hub.open(container.id.as_str(), fifos.outputs(log_sink(container)))?;
+    Ok(fifos)
+}
+
+/// Lets the hub read the FIFOs of a container that runs already.
+pub fn reattach(rt: &Runtime, container: &Container, task: &Task) -> Result<()> {
+    let path = |text: &str| Some(text).filter(|t| !t.is_empty()).map(PathBuf::from);
+    let fifos = Fifos { stdin: None, stdout: path(&task.stdout), stderr: path(&task.stderr) };
+    rt.hub.open(container.id.as_str(), fifos.outputs(log_sink(container)))
+}
+
+fn log_sink(container: &Container) -> Sink {
+    Sink::Log { path: container.log_path.clone() }
+}

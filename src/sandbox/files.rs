@@ -1,0 +1,115 @@
+//! The files every container of a pod shares: hostname, hosts, resolv.conf, and /dev/shm.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cricket_proto::runtime::DNSConfig;
+
+use crate::error::{Context, Idempotent, Result};
+use crate::ids::SandboxId;
+use crate::runtime::Runtime;
+use crate::sys::mount;
+
+/// Size of a pod's /dev/shm, as every runtime has it.
+const SHM_BYTES: u64 = 64 << 20;
+
+/// Where a sandbox's files are.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// `/etc/hostname`.
+    pub hostname: PathBuf,
+    /// `/etc/hosts`.
+    pub hosts: PathBuf,
+    /// `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+    /// `/dev/shm`; the host's own with the host's IPC namespace.
+    pub shm: PathBuf,
+}
+
+impl Files {
+    /// The paths for a sandbox; `host_ipc`: it lives in the host's IPC namespace.
+    pub fn of(rt: &Runtime, id: &SandboxId, host_ipc: bool) -> Self {
+        let root = rt.sandbox_root(id);
+        Files {
+            hostname: root.join("hostname"),
+            hosts: root.join("hosts"),
+            resolv_conf: root.join("resolv.conf"),
+            shm: if host_ipc { PathBuf::from("/dev/shm") } else { shm_path(rt, id) },
+        }
+    }
+
+    /// Writes the three files. The directory must exist.
+    pub fn write(&self, hostname: &str, dns: Option<&DNSConfig>) -> Result<()> {
+        let resolv = match dns {
+            Some(dns) => resolv_conf(dns),
+            None => host_file("/etc/resolv.conf")?,
+        };
+        put(&self.hostname, &format!("{hostname}\n"))?;
+        put(&self.hosts, &host_file("/etc/hosts")?)?;
+        put(&self.resolv_conf, &resolv)
+    }
+}
+
+fn shm_path(rt: &Runtime, id: &SandboxId) -> PathBuf {
+    rt.sandbox_state(id).join("shm")
+}
+
+/// Mounts the pod's own /dev/shm.
+pub fn mount_shm(rt: &Runtime, id: &SandboxId) -> Result<()> {
+    let path = shm_path(rt, id);
+    fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
+    mount::shm(&path, SHM_BYTES).with_context(|| format!("mount {}", path.display()))
+}
+
+/// Takes the pod's /dev/shm down. Idempotent.
+pub fn unmount_shm(rt: &Runtime, id: &SandboxId) -> Result<()> {
+    let path = shm_path(rt, id);
+    mount::detach(&path).with_context(|| format!("unmount {}", path.display()))?;
+    fs::remove_dir(&path).or_gone().with_context(|| format!("remove {}", path.display()))
+}
+
+/// A file of the host, empty where the host has none.
+fn host_file(path: &str) -> Result<String> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(e) => Err(e).with_context(|| format!("read {path}")),
+    }
+}
+
+fn put(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))
+}
+
+/// `resolv.conf` of a DNS configuration: `search`, a `nameserver` a line, `options`.
+fn resolv_conf(dns: &DNSConfig) -> String {
+    let mut text = String::new();
+    if !dns.searches.is_empty() {
+        text += &format!("search {}\n", dns.searches.join(" "));
+    }
+    for server in &dns.servers {
+        text += &format!("nameserver {server}\n");
+    }
+    if !dns.options.is_empty() {
+        text += &format!("options {}\n", dns.options.join(" "));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolv_conf_has_the_kubelets_order() {
+        let dns = DNSConfig {
+            servers: vec!["10.0.0.10".into(), "fd00::a".into()],
+            searches: vec!["default.svc".into(), "svc".into()],
+            options: vec!["ndots:5".into()],
+            ..Default::default()
+        };
+        let text = "search default.svc svc\nnameserver 10.0.0.10\nnameserver fd00::a\noptions ndots:5\n";
+        assert_eq!(resolv_conf(&dns), text);
+        assert_eq!(resolv_conf(&DNSConfig::default()), "");
+    }
+}

@@ -1,0 +1,31 @@
+//! RemovePodSandbox: stops it, removes its containers, forgets it.
+
+use std::fs;
+
+use cricket_proto::runtime::{RemovePodSandboxRequest, RemovePodSandboxResponse};
+
+use crate::call::Call;
+use crate::container;
+use crate::error::{Context, Idempotent, Result};
+use crate::runtime::Runtime;
+use crate::sandbox::stop::stop_sandbox;
+use crate::store::Sandbox;
+
+/// Removes a sandbox and what is left of its containers. Idempotent; a missing sandbox is success.
+pub fn remove(rt: &Runtime, call: &Call, request: RemovePodSandboxRequest) -> Result<RemovePodSandboxResponse> {
+    if let Some(sandbox) = rt.sandboxes.find(&request.pod_sandbox_id)? {
+        remove_sandbox(rt, call, &sandbox).with_context(|| format!("remove pod sandbox {}", sandbox.id))?;
+    }
+    Ok(RemovePodSandboxResponse::default())
+}
+
+fn remove_sandbox(rt: &Runtime, call: &Call, sandbox: &Sandbox) -> Result<()> {
+    stop_sandbox(rt, call, sandbox)?;
+    for container in container::of_sandbox(rt, &sandbox.id) {
+        container::remove_container(rt, call, &container)?;
+    }
+    let root = rt.sandbox_root(&sandbox.id);
+    fs::remove_dir_all(&root).or_gone().with_context(|| format!("remove {}", root.display()))?;
+    rt.sandboxes.remove(sandbox.id.as_str());
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! RunPodSandbox: plan, act under one undo, commit.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use cricket_proto::records;
+use cricket_proto::runtime::{
+    NamespaceMode, NamespaceOption, PodSandboxConfig, RunPodSandboxRequest, RunPodSandboxResponse,
+};
+use protobuf::MessageField;
+
+use crate::call::Call;
+use crate::clock;
+use crate::error::{Context, Error, Idempotent, Kind, Result};
+use crate::ids::SandboxId;
+use crate::runtime::Runtime;
+use crate::sandbox::files::{self, Files};
+use crate::sandbox::pins::Pins;
+use crate::sandbox::{network, sysctl, teardown};
+use crate::store::record::{self, Durability};
+use crate::store::sandbox::{namespace_options, reserved_name};
+use crate::store::{Reservation, Sandbox, SandboxState};
+
+/// Longest host name the kernel takes, in bytes.
+const MAX_HOSTNAME: usize = 64;
+
+/// What will be made, computed and not begun.
+struct Plan {
+    record: records::Sandbox,
+    id: SandboxId,
+    config: PodSandboxConfig,
+    hostname: String,
+    pins: Pins,
+    files: Files,
+    sysctls: Vec<(PathBuf, String)>,
+}
+
+/// Makes a pod sandbox: pinned namespaces, its files, its network. Blocks for the CNI plugins.
+///
+/// # Errors
+/// `InvalidArgument` and `Unimplemented` before anything happens; `AlreadyExists` for a name in use; otherwise what
+/// failed, and nothing of the sandbox is left. If its network could not be given back either, the sandbox stays, not
+/// ready, for StopPodSandbox to try again.
+pub fn run(rt: &Runtime, call: &Call, request: RunPodSandboxRequest) -> Result<RunPodSandboxResponse> {
+    let config = request.config.into_option().ok_or_else(|| Error::invalid("request has no pod sandbox config"))?;
+    let name = reserved_name(&config)?;
+    let plan = Plan::new(rt, config, request.runtime_handler)?;
+    let slot = rt.sandboxes.reserve(&name, plan.id.as_str())?;
+    call.check()?;
+    match plan.act(rt, call) {
+        Ok(sandbox) => {
+            let sandbox = slot.fill(sandbox);
+            Ok(RunPodSandboxResponse { pod_sandbox_id: sandbox.id.to_string(), ..Default::default() })
+        }
+        Err(e) => {
+            plan.undo(rt, slot);
+            Err(e.context(format_args!("run pod sandbox {name}")))
+        }
+    }
+}
+
+impl Plan {
+    fn new(rt: &Runtime, config: PodSandboxConfig, runtime_handler: String) -> Result<Plan> {
+        rt.handler(&runtime_handler)?;
+        let options = namespace_options(&config);
+        check_namespaces(&config, &options)?;
+        let id = SandboxId::random()?;
+        let pins = Pins::of(rt, &id, &options);
+        let hostname = match config.hostname.as_str() {
+            "" => rt.host.hostname.clone(),
+            own if own.len() > MAX_HOSTNAME => {
+                return Err(Error::invalid(format!("hostname {own:?} is longer than {MAX_HOSTNAME} bytes")));
+            }
+            own => own.to_owned(),
+        };
+        let asked = config.linux.sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let sysctls = sysctl::plan(asked, pins.own())?;
+        let host_ipc = pins.ipc.is_none();
+        let record = records::Sandbox {
+            id: id.to_string(),
+            config: MessageField::some(config.clone()),
+            runtime_handler,
+            created_at: clock::now(),
+            netns_path: pins.net.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned(),
+            ..Default::default()
+        };
+        Ok(Plan { files: Files::of(rt, &id, host_ipc), record, id, config, hostname, pins, sysctls })
+    }
+
+    /// Makes it all. The record comes first, so that a daemon that is killed midway knows what to undo.
+    fn act(&self, rt: &Runtime, call: &Call) -> Result<Sandbox> {
+        let (root, state) = (rt.sandbox_root(&self.id), rt.sandbox_state(&self.id));
+        for dir in [&root, &state] {
+            let made = fs::DirBuilder::new().mode(0o711).recursive(true).create(dir);
+            made.with_context(|| format!("make {}", dir.display()))?;
+        }
+        // A power cut takes the namespaces with it; the network's own cache on disk remembers the addresses.
+        record::write(&rt.sandbox_record(&self.id), &self.record, Durability::Memory)?;
+        self.pins.create(&self.hostname, &self.sysctls)?;
+        self.files.write(&self.hostname, self.config.dns_config.as_ref())?;
+        if self.pins.ipc.is_some() {
+            files::mount_shm(rt, &self.id)?;
+        }
+        call.check()?;
+        let ips = match &self.pins.net {
+            Some(netns) => network::attach(rt, call, &self.id, &self.config, netns)?,
+            None => Vec::new(),
+        };
+        let record = records::Sandbox {
+            phase: records::sandbox::Phase::READY.into(),
+            ips: ips.iter().map(ToString::to_string).collect(),
+            ..self.record.clone()
+        };
+        record::write(&rt.sandbox_record(&self.id), &record, Durability::Disk)?;
+        Ok(Sandbox::ready(&record))
+    }
+
+    fn undo(&self, rt: &Runtime, slot: Reservation<'_, Sandbox>) {
+        let gone = teardown::teardown(rt, &Call::undo(), &self.id, &self.config)
+            .and_then(|()| fs::remove_dir_all(rt.sandbox_root(&self.id)).or_gone());
+        if let Err(e) = gone {
+            log::warn!("pod sandbox {} is kept, not ready, until it can be stopped: {e}", self.id);
+            slot.fill(Sandbox::from_record(&self.record, SandboxState::NotReady));
+        }
+    }
+}
+
+/// Refuses what a sandbox without a process, or this version, cannot do.
+fn check_namespaces(config: &PodSandboxConfig, options: &NamespaceOption) -> Result<()> {
+    let asked = config.linux.security_context.namespace_options.is_some();
+    if options.network == NamespaceMode::CONTAINER.into() || options.network == NamespaceMode::TARGET.into() {
+        return Err(Error::invalid("namespace mode of the network: must be POD or NODE"));
+    }
+    if options.ipc == NamespaceMode::CONTAINER.into() || options.ipc == NamespaceMode::TARGET.into() {
+        return Err(Error::invalid("namespace mode of ipc: must be POD or NODE"));
+    }
+    if asked && options.pid == NamespaceMode::TARGET.into() {
+        return Err(Error::invalid("namespace mode of pid: a sandbox has no target, must be POD, CONTAINER or NODE"));
+    }
+    // Without any options, crictl and other simple clients get a PID namespace for each container.
+    if asked && options.pid == NamespaceMode::POD.into() {
+        let message = "a pod that shares its PID namespace needs a sandbox process, which this version lacks: \
+                       use namespace mode CONTAINER (shareProcessNamespace: false)";
+        return Err(Error::new(Kind::Unimplemented, message));
+    }
+    if options.userns_options.is_some() && options.userns_options.mode != NamespaceMode::NODE.into() {
+        return Err(Error::new(Kind::Unimplemented, "user namespaces are not supported by this version: use hostUsers: true"));
+    }
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! Taking down everything a sandbox holds on the machine, however much of it there is.
+
+use std::fs;
+use std::path::Path;
+
+use cricket_proto::runtime::PodSandboxConfig;
+
+use crate::call::Call;
+use crate::error::{Context, Idempotent, Result};
+use crate::ids::SandboxId;
+use crate::runtime::Runtime;
+use crate::sandbox::files;
+use crate::sandbox::network;
+use crate::sandbox::pins::Pins;
+use crate::store::sandbox::namespace_options;
+
+/// Gives the network back, unpins the namespaces, unmounts /dev/shm and removes the volatile directory; the durable one
+/// stays.
+///
+/// Idempotent, and right for a half-made sandbox: the undo of RunPodSandbox, StopPodSandbox and recovery all end here.
+/// The network comes first and keeps its namespace until it is given back, so that a retry has something to work with.
+pub fn teardown(rt: &Runtime, call: &Call, id: &SandboxId, config: &PodSandboxConfig) -> Result<()> {
+    let pins = Pins::of(rt, id, &namespace_options(config));
+    let network = match &pins.net {
+        Some(netns) => network::detach(rt, call, id, config, netns),
+        None => Ok(()),
+    };
+    let shm = files::unmount_shm(rt, id);
+    network?;
+    pins.remove()?;
+    shm?;
+    remove_dir(&rt.sandbox_state(id))
+}
+
+fn remove_dir(path: &Path) -> Result<()> {
+    fs::remove_dir(path).or_gone().with_context(|| format!("remove {}", path.display()))
+}

@@ -1,0 +1,454 @@
+//! A container in memory, and its state machine.
+//!
+//! ```text
+//!  CREATED ──start──▶ RUNNING ──exit──▶ EXITED
+//!     │                                   ▲
+//!     └──────── start failed (128) ───────┘
+//!  UNKNOWN (its record or its task cannot be read) ──stop, remove──▶ EXITED
+//! ```
+//! "Being started" and "being removed" are not states of the container but of our work on it: a verb begins them and
+//! gets a guard, or is refused. Verbs never queue behind each other.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use cricket_proto::records;
+use cricket_proto::runtime::{self, ContainerConfig};
+use protobuf::MessageField;
+
+use crate::containerd::Exit;
+use crate::error::{Error, Result};
+use crate::ids::{ContainerId, SandboxId};
+use crate::sync::{Condvar, Mutex};
+
+/// Exit code of a container whose start failed.
+const START_FAILED: i32 = 128;
+/// Exit code of a container that ended unseen.
+const UNSEEN: i32 = 255;
+
+/// What a container does now. Times are nanoseconds since the epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Whole, never started.
+    Created,
+    /// Its first process lives.
+    Running {
+        /// In the host's PID namespace.
+        pid: u32,
+        /// When it started.
+        started_at: i64,
+    },
+    /// Its first process has ended, or could not be started.
+    Exited(Ended),
+    /// We cannot tell.
+    Unknown,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// 0 if it never started.
+    pub started_at: i64,
+    /// When it ended.
+    pub finished_at: i64,
+    /// Exit code; 128 + signal for a killed one.
+    pub code: i32,
+    /// `Completed`, `Error`, `OOMKilled`, `StartError`, `Unknown`.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+impl Ended {
+    /// Ended by itself or by a signal.
+    pub fn exit(started_at: i64, exit: Exit, oom_killed: bool) -> Self {
+        let reason = match (exit.code, oom_killed) {
+            (0, _) => "Completed",
+            (_, true) => "OOMKilled",
+            (_, false) => "Error",
+        };
+        let code = i32::try_from(exit.code).unwrap_or(UNSEEN);
+        Ended { started_at, finished_at: exit.at, code, reason: reason.into(), message: String::new() }
+    }
+
+    /// Could not be started.
+    pub fn start_error(at: i64, message: String) -> Self {
+        Ended { started_at: 0, finished_at: at, code: START_FAILED, reason: "StartError".into(), message }
+    }
+
+    /// Ended while nobody looked.
+    pub fn unseen(started_at: i64, at: i64) -> Self {
+        Ended { started_at, finished_at: at, code: UNSEEN, reason: "Unknown".into(), message: String::new() }
+    }
+}
+
+impl ContainerState {
+    /// The CRI's name for it.
+    pub fn cri(&self) -> runtime::ContainerState {
+        match self {
+            ContainerState::Created => runtime::ContainerState::CONTAINER_CREATED,
+            ContainerState::Running { .. } => runtime::ContainerState::CONTAINER_RUNNING,
+            ContainerState::Exited(_) => runtime::ContainerState::CONTAINER_EXITED,
+            ContainerState::Unknown => runtime::ContainerState::CONTAINER_UNKNOWN,
+        }
+    }
+
+    /// Whether a process may live in it.
+    pub fn may_run(&self) -> bool {
+        matches!(self, ContainerState::Running { .. } | ContainerState::Unknown)
+    }
+
+    /// The durable form; what is in memory only (a pid) is not in it.
+    pub fn record(&self) -> records::ContainerStatus {
+        match self {
+            ContainerState::Created | ContainerState::Unknown => records::ContainerStatus::default(),
+            ContainerState::Running { started_at, .. } => {
+                records::ContainerStatus { started_at: *started_at, ..Default::default() }
+            }
+            ContainerState::Exited(ended) => records::ContainerStatus {
+                started_at: ended.started_at,
+                finished_at: ended.finished_at,
+                exit_code: ended.code,
+                reason: ended.reason.clone(),
+                message: ended.message.clone(),
+                ..Default::default()
+            },
+        }
+    }
+}
+
+/// What we are doing to it, beside what it does.
+#[derive(Debug)]
+struct Inner {
+    state: ContainerState,
+    starting: bool,
+    removing: bool,
+    settling: bool,
+    /// The stop signal was sent; a second StopContainer does not repeat it.
+    signalled: bool,
+    oom: bool,
+    /// Counts the kernel's out-of-memory kills while the task exists.
+    oom_file: Option<PathBuf>,
+    /// An exit that was seen while the start verb still ran.
+    early_exit: Option<Exit>,
+}
+
+/// A container: identity never changes, only its state does.
+#[derive(Debug)]
+pub struct Container {
+    /// 64 hex digits.
+    pub id: ContainerId,
+    /// The pod it belongs to.
+    pub sandbox_id: SandboxId,
+    /// As in the request, unaltered.
+    pub config: ContainerConfig,
+    /// Config digest of its image.
+    pub image_id: String,
+    /// Where its output goes; none: discarded.
+    pub log_path: Option<PathBuf>,
+    /// The signal that asks it to stop.
+    pub stop_signal: u32,
+    /// Nanoseconds since the epoch.
+    pub created_at: i64,
+    /// uid, gid and supplemental groups of its first process.
+    pub user: (i64, i64, Vec<i64>),
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+impl Container {
+    /// A container as its record tells, in `state`.
+    pub fn from_record(id: &str, record: &records::Container, state: ContainerState) -> Self {
+        Container {
+            id: ContainerId::from_record(id),
+            sandbox_id: SandboxId::from_record(&record.sandbox_id),
+            config: record.config.clone().unwrap_or_default(),
+            image_id: record.image_id.clone(),
+            log_path: Some(&record.log_path).filter(|p| !p.is_empty()).map(PathBuf::from),
+            stop_signal: record.stop_signal,
+            created_at: record.created_at,
+            user: (record.uid, record.gid, record.supplemental_groups.clone()),
+            inner: Mutex::new(Inner {
+                state,
+                starting: false,
+                removing: false,
+                settling: false,
+                signalled: false,
+                oom: false,
+                oom_file: None,
+                early_exit: None,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// The record that goes into containerd.
+    pub fn record(&self) -> records::Container {
+        records::Container {
+            sandbox_id: self.sandbox_id.to_string(),
+            config: MessageField::some(self.config.clone()),
+            image_id: self.image_id.clone(),
+            log_path: self.log_path.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned(),
+            stop_signal: self.stop_signal,
+            created_at: self.created_at,
+            uid: self.user.0,
+            gid: self.user.1,
+            supplemental_groups: self.user.2.clone(),
+            ..Default::default()
+        }
+    }
+
+    /// What it does now.
+    pub fn state(&self) -> ContainerState {
+        self.inner.lock().state.clone()
+    }
+
+    /// The pid of its running first process.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` unless it is running.
+    pub fn must_be_running(&self) -> Result<u32> {
+        match &self.inner.lock().state {
+            ContainerState::Running { pid, .. } => Ok(*pid),
+            other => Err(self.refusal(other)),
+        }
+    }
+
+    fn refusal(&self, state: &ContainerState) -> Error {
+        let state = match state {
+            ContainerState::Created => "has not been started",
+            ContainerState::Running { .. } => "is running",
+            ContainerState::Exited(_) => "has exited",
+            ContainerState::Unknown => "is in an unknown state: stop or remove it",
+        };
+        Error::precondition(format!("container {} {state}", self.id))
+    }
+
+    /// Begins a start: from CREATED, once, and not while it is being removed.
+    pub fn begin_start(&self) -> Result<Starting<'_>> {
+        let mut inner = self.inner.lock();
+        match &inner.state {
+            _ if inner.removing => Err(Error::precondition(format!("container {} is being removed", self.id))),
+            _ if inner.starting => Err(Error::precondition(format!("container {} is being started", self.id))),
+            ContainerState::Created => {
+                inner.starting = true;
+                Ok(Starting { container: self })
+            }
+            other => Err(self.refusal(other)),
+        }
+    }
+
+    /// Begins a removal: once, and not during a start.
+    pub fn begin_remove(&self) -> Result<Removing<'_>> {
+        let mut inner = self.inner.lock();
+        if inner.starting {
+            return Err(Error::precondition(format!("container {} is being started: try again", self.id)));
+        }
+        if std::mem::replace(&mut inner.removing, true) {
+            return Err(Error::precondition(format!("container {} is being removed already", self.id)));
+        }
+        Ok(Removing { container: self })
+    }
+
+    /// An exit was seen. Whoever gets `true` settles it: nobody else will. `false`: it is settled, being settled, or
+    /// the start verb will take it up when it is through.
+    pub fn begin_settle(&self, exit: Exit) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.starting {
+            inner.early_exit = Some(exit);
+            return false;
+        }
+        let running = inner.state.may_run();
+        running && !std::mem::replace(&mut inner.settling, true)
+    }
+
+    /// It ended. Wakes everybody in [`Container::wait_exited`].
+    pub fn set_exited(&self, ended: Ended) {
+        let mut inner = self.inner.lock();
+        inner.state = ContainerState::Exited(ended);
+        inner.settling = false;
+        self.changed.notify_all();
+    }
+
+    /// Its task is not to be found out about.
+    pub fn set_unknown(&self) {
+        self.inner.lock().state = ContainerState::Unknown;
+    }
+
+    /// The kernel killed something in it for want of memory.
+    pub fn note_oom(&self) {
+        self.inner.lock().oom = true;
+    }
+
+    /// Whether the kernel killed something in it for want of memory.
+    pub fn saw_oom(&self) -> bool {
+        self.inner.lock().oom
+    }
+
+    /// Where the kernel counts its out-of-memory kills, while the task exists.
+    pub fn oom_file(&self) -> Option<PathBuf> {
+        self.inner.lock().oom_file.clone()
+    }
+
+    /// See [`Container::oom_file`].
+    pub fn set_oom_file(&self, file: Option<PathBuf>) {
+        self.inner.lock().oom_file = file;
+    }
+
+    /// Whether the caller is the first to send the stop signal.
+    pub fn begin_signal(&self) -> bool {
+        !std::mem::replace(&mut self.inner.lock().signalled, true)
+    }
+
+    /// The stop signal did not reach it: the next stop sends it again.
+    pub fn signal_failed(&self) {
+        self.inner.lock().signalled = false;
+    }
+
+    /// Blocks until no process lives in it, or until `deadline` (none: for ever). Tells which.
+    pub fn wait_exited(&self, deadline: Option<Instant>) -> bool {
+        let mut inner = self.inner.lock();
+        while inner.state.may_run() {
+            if deadline.is_some_and(|d| d <= Instant::now()) {
+                return false;
+            }
+            inner = self.changed.wait_until(inner, deadline);
+        }
+        true
+    }
+}
+
+/// A start in progress; dropping it without an outcome leaves the state as it was.
+#[derive(Debug)]
+pub struct Starting<'a> {
+    container: &'a Container,
+}
+
+impl Starting<'_> {
+    /// It runs. An exit that was seen meanwhile comes back: the caller settles it.
+    pub fn running(self, pid: u32, started_at: i64) -> Option<Exit> {
+        let mut inner = self.container.inner.lock();
+        inner.state = ContainerState::Running { pid, started_at };
+        inner.starting = false;
+        let exit = inner.early_exit.take();
+        inner.settling = exit.is_some();
+        exit
+    }
+
+    /// It could not be started.
+    pub fn failed(self, ended: Ended) {
+        let mut inner = self.container.inner.lock();
+        inner.state = ContainerState::Exited(ended);
+        inner.early_exit = None;
+        self.container.changed.notify_all();
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.container.inner.lock().starting = false;
+    }
+}
+
+/// A removal in progress; dropping it allows another try.
+#[derive(Debug)]
+pub struct Removing<'a> {
+    container: &'a Container,
+}
+
+impl Drop for Removing<'_> {
+    fn drop(&mut self) {
+        self.container.inner.lock().removing = false;
+    }
+}
+
+/// The name that is reserved for a container: `name_pod_namespace_uid_attempt`.
+///
+/// # Errors
+/// `InvalidArgument` if the configuration has no metadata or no name.
+pub fn reserved_name(config: &ContainerConfig, sandbox: &runtime::PodSandboxMetadata) -> Result<String> {
+    let metadata = config.metadata.as_ref().ok_or_else(|| Error::invalid("container config has no metadata"))?;
+    if metadata.name.is_empty() {
+        return Err(Error::invalid("container metadata has no name"));
+    }
+    Ok(format!("{}_{}_{}_{}_{}", metadata.name, sandbox.name, sandbox.namespace, sandbox.uid, metadata.attempt))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    const EXIT: Exit = Exit { code: 3, at: 9 };
+
+    fn in_state(state: ContainerState) -> Container {
+        Container::from_record("c", &records::Container::default(), state)
+    }
+
+    fn states() -> [ContainerState; 4] {
+        let running = ContainerState::Running { pid: 7, started_at: 1 };
+        [ContainerState::Created, running, ContainerState::Exited(Ended::default()), ContainerState::Unknown]
+    }
+
+    #[test]
+    fn only_a_created_container_starts() {
+        for state in states() {
+            let may = state == ContainerState::Created;
+            let container = in_state(state);
+            let begun = container.begin_start();
+            assert_eq!(begun.is_ok(), may);
+            if let Err(e) = begun {
+                assert_eq!(e.kind(), Kind::FailedPrecondition);
+            }
+        }
+    }
+
+    #[test]
+    fn an_exit_is_settled_once_and_only_where_a_process_may_live() {
+        for state in states() {
+            let may = state.may_run();
+            let container = in_state(state);
+            assert_eq!(container.begin_settle(EXIT), may);
+            assert!(!container.begin_settle(EXIT), "twice");
+        }
+    }
+
+    #[test]
+    fn an_exit_during_the_start_goes_to_the_starter() {
+        let container = in_state(ContainerState::Created);
+        let starting = container.begin_start().unwrap();
+        assert_eq!(container.begin_start().map_err(|e| e.kind()).err(), Some(Kind::FailedPrecondition));
+        assert_eq!(container.begin_remove().map_err(|e| e.kind()).err(), Some(Kind::FailedPrecondition));
+        assert!(!container.begin_settle(EXIT));
+        assert_eq!(starting.running(7, 1), Some(EXIT));
+        assert!(!container.begin_settle(EXIT), "the starter settles it");
+        container.set_exited(Ended::exit(1, EXIT, false));
+        assert!(container.wait_exited(None));
+    }
+
+    #[test]
+    fn a_dropped_start_or_removal_can_be_tried_again() {
+        let container = in_state(ContainerState::Created);
+        drop(container.begin_start().unwrap());
+        let removing = container.begin_remove().unwrap();
+        assert!(container.begin_start().is_err() && container.begin_remove().is_err());
+        drop(removing);
+        container.begin_start().unwrap().failed(Ended::start_error(5, "no".into()));
+        assert!(matches!(container.state(), ContainerState::Exited(e) if e.code == 128 && e.reason == "StartError"));
+    }
+
+    #[test]
+    fn reasons() {
+        let reason = |code, oom| Ended::exit(1, Exit { code, at: 2 }, oom).reason;
+        assert_eq!(reason(0, true), "Completed");
+        assert_eq!(reason(137, true), "OOMKilled");
+        assert_eq!(reason(137, false), "Error");
+        assert_eq!(Ended::unseen(1, 2).code, 255);
+    }
+
+    #[test]
+    fn waiting_is_bounded() {
+        let container = in_state(ContainerState::Running { pid: 7, started_at: 1 });
+        assert!(!container.wait_exited(Some(Instant::now())));
+    }
+}

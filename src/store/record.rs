@@ -1,0 +1,77 @@
+//! Records on disk: a protobuf message in a file that is replaced whole.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use protobuf::Message;
+
+use crate::error::{Context, Error, Kind, Result};
+
+/// Whether a record must survive a power cut, or only our own end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// On disk when the call returns.
+    Disk,
+    /// In the page cache: survives SIGKILL. For what a reboot undoes anyway.
+    Memory,
+}
+
+/// Replaces the record at `path` in one step: a reader sees the old one or the new one, whole.
+pub fn write(path: &Path, record: &impl Message, durability: Durability) -> Result<()> {
+    let bytes = record.write_to_bytes().map_err(|e| Error::caused(Kind::Internal, "encode record", e))?;
+    replace(path, &bytes, durability).with_context(|| format!("write record {}", path.display()))
+}
+
+fn replace(path: &Path, bytes: &[u8], durability: Durability) -> std::io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    if durability == Durability::Disk {
+        file.sync_data()?;
+    }
+    fs::rename(&temporary, path)?;
+    match path.parent() {
+        // The rename itself lies in the directory.
+        Some(dir) if durability == Durability::Disk => File::open(dir)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+/// The record at `path`; `None` if there is none.
+///
+/// # Errors
+/// `Internal` for one that does not parse.
+pub fn read<M: Message>(path: &Path) -> Result<Option<M>> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::from(e).context(format_args!("read record {}", path.display()))),
+    };
+    M::parse_from_bytes(&bytes)
+        .map(Some)
+        .map_err(|e| Error::caused(Kind::Internal, format!("record {} is damaged", path.display()), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cricket_proto::records::ContainerStatus;
+
+    #[test]
+    fn what_is_written_is_read_and_damage_is_told() {
+        let dir = std::env::temp_dir().join(format!("cricket-record-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("status");
+        assert!(read::<ContainerStatus>(&path).unwrap().is_none());
+        let status = ContainerStatus { exit_code: 7, reason: "Error".into(), ..Default::default() };
+        for durability in [Durability::Disk, Durability::Memory] {
+            write(&path, &status, durability).unwrap();
+            assert_eq!(read::<ContainerStatus>(&path).unwrap(), Some(status.clone()));
+        }
+        fs::write(&path, [0xff, 0xff, 0xff]).unwrap();
+        assert_eq!(read::<ContainerStatus>(&path).map_err(|e| e.kind()), Err(Kind::Internal));
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "no temporary is left");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,93 @@
+//! Mounts: bind, tmpfs, and taking them down.
+
+use std::ffi::CString;
+use std::io;
+use std::path::Path;
+
+use super::{c_path, check};
+
+/// How often a busy or stacked mount point is tried; mounts may lie over each other.
+const MAX_STACKED: usize = 16;
+
+/// `mount(2)`.
+fn mount(source: &Path, target: &Path, kind: &str, flags: libc::c_ulong, data: &str) -> io::Result<()> {
+    let (source, target) = (c_path(source)?, c_path(target)?);
+    let kind = CString::new(kind).map_err(io::Error::other)?;
+    let data = CString::new(data).map_err(io::Error::other)?;
+    // SAFETY: all four pointers are NUL-terminated strings that outlive the call.
+    check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) }).map(drop)
+}
+
+/// Binds `source` on the existing file or directory `target`.
+pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
+    mount(source, target, "", libc::MS_BIND, "")
+}
+
+/// A tmpfs for a pod's `/dev/shm`: world-writable with the sticky bit, no devices, no setuid, no exec.
+pub fn shm(target: &Path, size_bytes: u64) -> io::Result<()> {
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    mount(Path::new("shm"), target, "tmpfs", flags, &format!("mode=1777,size={size_bytes}"))
+}
+
+/// Detaches everything mounted on `target`. Nothing there is success.
+pub fn detach(target: &Path) -> io::Result<()> {
+    let path = c_path(target)?;
+    for _ in 0..MAX_STACKED {
+        // SAFETY: the pointer is a NUL-terminated string that outlives the call.
+        match check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) }) {
+            Ok(_) => {}
+            // EINVAL: not (any more) a mount point.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => return Ok(()),
+            Err(e) => return Err(e),
+        }
+    }
+    Err(io::Error::other(format!("more than {MAX_STACKED} mounts on {}", target.display())))
+}
+
+/// The magic number of the file system that `path` lies on.
+fn magic(path: &Path) -> io::Result<i64> {
+    let path = c_path(path)?;
+    // SAFETY: statfs is plain data for which all zeroes is a value.
+    let mut facts: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is NUL-terminated, and `facts` is a writable statfs.
+    check(unsafe { libc::statfs(path.as_ptr(), &raw mut facts) })?;
+    // The type of f_type differs between targets.
+    #[allow(clippy::unnecessary_cast)]
+    Ok(facts.f_type as i64)
+}
+
+/// Whether `path` is a pinned namespace: a file of the kernel's nsfs.
+pub fn is_namespace(path: &Path) -> bool {
+    const NSFS_MAGIC: i64 = 0x6e73_6673;
+    magic(path).is_ok_and(|m| m == NSFS_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_file_is_no_namespace_and_proc_self_ns_is() {
+        assert!(!is_namespace(Path::new("/etc/hostname")));
+        assert!(is_namespace(Path::new("/proc/self/ns/net")));
+        assert!(!is_namespace(Path::new("/does/not/exist")));
+    }
+
+    #[test]
+    fn detaching_what_is_not_mounted_is_success() {
+        assert!(detach(Path::new("/etc/hostname")).is_ok());
+        assert!(detach(Path::new("/does/not/exist")).is_ok());
+    }
+
+    #[test]
+    fn a_shm_tmpfs_has_its_size_and_goes_away() {
+        let dir = std::env::temp_dir().join(format!("cricket-shm-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        shm(&dir, 1 << 20).unwrap();
+        std::fs::write(dir.join("probe"), vec![0; 512 << 10]).unwrap();
+        assert!(std::fs::write(dir.join("probe2"), vec![0; 1 << 20]).is_err(), "size is bounded");
+        detach(&dir).unwrap();
+        assert!(!dir.join("probe").exists());
+        std::fs::remove_dir(&dir).unwrap();
+    }
+}
