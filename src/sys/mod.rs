@@ -1,5 +1,8 @@
 //! The only room with `unsafe`: one file per kernel mechanism, each a small safe function over libc.
 
+pub mod epoll;
+pub mod eventfd;
+pub mod fifo;
 pub mod mount;
 pub mod namespace;
 pub mod net;
