@@ -1,0 +1,112 @@
+//! The configuration as commented TOML: what `cricket config` prints, and with defaults the example in `dist/`.
+
+use std::fmt::{Display, Write as _};
+use std::path::Path;
+
+use super::{Config, Handler};
+
+/// Text of a configuration file under construction.
+struct Page(String);
+
+/// `config` with every key written out and explained.
+pub(super) fn toml(config: &Config) -> String {
+    let mut page = Page(String::new());
+    page.note("Configuration of cricket. Every key is optional; a key that is not known is an error.");
+    page.note("Flags of the command line win over this file. Durations are in seconds.");
+    page.gap();
+    page.note("The CRI socket: the kubelet's --container-runtime-endpoint is unix:// and this path.");
+    page.key("socket", path(&config.socket));
+    page.note("Durable records. They belong to the containers of this node: keep them across reboots.");
+    page.key("root", path(&config.root));
+    page.note("What may vanish at boot; best on a tmpfs.");
+    page.key("state", path(&config.state));
+    page.note("Where the network namespaces of pods are pinned.");
+    page.key("netns_dir", path(&config.netns_dir));
+    page.note("off, error, warn, info, debug or trace.");
+    page.key("log_level", text(config.log_level.as_str().to_lowercase()));
+    page.note("Calls served at the same time; one more is answered ResourceExhausted. From 8 to 4096.");
+    page.key("max_calls", config.max_calls);
+    page.note("How long a shutdown waits for calls in flight. Containers keep running in any case.");
+    page.key("shutdown_grace", config.shutdown_grace.as_secs());
+    page.note("Longest line of a container log in bytes; a longer one is split.");
+    page.key("log_line_bytes", config.log_line_bytes);
+    page.note("auto, cgroupfs or systemd; must agree with the kubelet's cgroupDriver, which asks us since 1.28.");
+    page.key("cgroup_driver", text(config.cgroup_driver.as_str()));
+    page.note("The handler of pods without a RuntimeClass: one of the tables [runtime.<name>] below.");
+    page.key("default_runtime", text(&config.default_runtime));
+
+    page.table("containerd");
+    page.note("containerd's socket. Its own CRI plugin must be disabled.");
+    page.key("address", path(&config.containerd.address));
+    page.key("snapshotter", text(&config.containerd.snapshotter));
+
+    page.table("cni");
+    page.note("The first network configuration by name in this folder is the pod network.");
+    page.key("conf_dir", path(&config.cni.conf_dir));
+    page.note("Folders with plugins, searched in this order.");
+    page.key("bin_dirs", list(config.cni.bin_dirs.iter().map(|dir| path(dir))));
+    page.note("Bound on one run of one plugin.");
+    page.key("timeout", config.cni.timeout.as_secs());
+    page.note("Where results are kept for the removal of a pod.");
+    page.key("cache_dir", path(&config.cni.cache_dir));
+
+    for (name, handler) in &config.runtimes {
+        page.handler(name, handler);
+    }
+    page.0
+}
+
+impl Page {
+    fn note(&mut self, comment: &str) {
+        self.line(format_args!("# {comment}"));
+    }
+
+    fn gap(&mut self) {
+        self.0.push('\n');
+    }
+
+    fn key(&mut self, key: &str, value: impl Display) {
+        self.line(format_args!("{key} = {value}"));
+    }
+
+    fn table(&mut self, name: &str) {
+        self.gap();
+        self.line(format_args!("[{name}]"));
+    }
+
+    fn line(&mut self, line: impl Display) {
+        writeln!(self.0, "{line}").expect("writing to a string cannot fail");
+    }
+
+    fn handler(&mut self, name: &str, handler: &Handler) {
+        let bare = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+        self.table(&format!("runtime.{}", if bare { name.to_owned() } else { text(name) }));
+        self.note("containerd's runtime type, which names the shim.");
+        self.key("type", text(&handler.runtime_type));
+        self.note("OCI runtime binary and its state folder; empty is the shim's own default.");
+        self.key("binary", handler.binary.as_deref().map_or_else(|| text(""), path));
+        self.key("root", handler.root.as_deref().map_or_else(|| text(""), path));
+        self.note("Ask systemd for cgroups; left out, it follows cgroup_driver.");
+        match handler.systemd_cgroup {
+            Some(yes) => self.key("systemd_cgroup", yes),
+            None => self.note("systemd_cgroup = true"),
+        }
+        self.note("Snapshotter of this handler's pods; empty is containerd.snapshotter.");
+        self.key("snapshotter", text(handler.snapshotter.as_deref().unwrap_or_default()));
+        self.note("Privileged containers of this handler do not get the host's devices.");
+        self.key("privileged_without_host_devices", handler.privileged_without_host_devices);
+    }
+}
+
+/// A TOML string. Quoting as in JSON is a subset of TOML's, and control characters were refused by the checks.
+fn text(value: impl AsRef<str>) -> String {
+    serde_json::Value::from(value.as_ref()).to_string()
+}
+
+fn path(value: &Path) -> String {
+    text(value.to_string_lossy())
+}
+
+fn list(values: impl Iterator<Item = String>) -> String {
+    format!("[{}]", values.collect::<Vec<_>>().join(", "))
+}

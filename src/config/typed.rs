@@ -1,0 +1,211 @@
+//! The configuration as typed, and what it means: every key is optional, an unknown one is refused.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{CgroupDriver, Cni, Config, Containerd, Handler};
+use crate::error::{Error, Result};
+
+/// What the command line says; it wins over the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--socket`
+    pub socket: Option<PathBuf>,
+    /// `--root`
+    pub root: Option<PathBuf>,
+    /// `--state`
+    pub state: Option<PathBuf>,
+    /// `--containerd`
+    pub containerd: Option<PathBuf>,
+    /// `--snapshotter`
+    pub snapshotter: Option<String>,
+    /// `--cgroup-driver`
+    pub cgroup_driver: Option<String>,
+    /// `--log-level`
+    pub log_level: Option<String>,
+}
+
+/// The file, key by key.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Typed {
+    socket: Option<PathBuf>,
+    root: Option<PathBuf>,
+    state: Option<PathBuf>,
+    netns_dir: Option<PathBuf>,
+    log_level: Option<String>,
+    max_calls: Option<usize>,
+    shutdown_grace: Option<u64>,
+    log_line_bytes: Option<usize>,
+    cgroup_driver: Option<String>,
+    default_runtime: Option<String>,
+    containerd: TypedContainerd,
+    cni: TypedCni,
+    runtime: BTreeMap<String, TypedHandler>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TypedContainerd {
+    address: Option<PathBuf>,
+    snapshotter: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TypedCni {
+    conf_dir: Option<PathBuf>,
+    bin_dirs: Option<Vec<PathBuf>>,
+    timeout: Option<u64>,
+    cache_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TypedHandler {
+    r#type: Option<String>,
+    binary: PathBuf,
+    root: PathBuf,
+    systemd_cgroup: Option<bool>,
+    snapshotter: String,
+    privileged_without_host_devices: bool,
+}
+
+/// Reads the file's text.
+///
+/// # Errors
+/// `InvalidArgument` with the number and the text of the line at fault.
+pub(super) fn read(text: &str) -> Result<Typed> {
+    toml::from_str(text).map_err(|e| {
+        let problem = e.message().replace('\n', ", ");
+        match e.span().and_then(|span| text.get(..span.start)) {
+            Some(before) => {
+                let number = before.matches('\n').count();
+                let line = text.lines().nth(number).unwrap_or_default().trim();
+                Error::invalid(format!("configuration line {}, `{line}`: {problem}", number + 1))
+            }
+            None => Error::invalid(format!("configuration: {problem}")),
+        }
+    })
+}
+
+impl Typed {
+    /// Fills in the defaults and lets the command line win. Values are translated, not yet judged.
+    pub(super) fn meant(self, flags: Overrides) -> Result<Config> {
+        let path = |typed: Option<PathBuf>, default: &str| typed.unwrap_or_else(|| default.into());
+        let mut runtimes: BTreeMap<String, Handler> =
+            self.runtime.into_iter().map(|(name, typed)| (name, typed.meant())).collect();
+        runtimes.entry("runc".to_owned()).or_insert_with(|| TypedHandler::default().meant());
+        Ok(Config {
+            socket: path(flags.socket.or(self.socket), "/run/cricket/cricket.sock"),
+            root: path(flags.root.or(self.root), "/var/lib/cricket"),
+            state: path(flags.state.or(self.state), "/run/cricket"),
+            netns_dir: path(self.netns_dir, "/run/netns"),
+            log_level: log_level(flags.log_level.or(self.log_level).as_deref().unwrap_or("info"))?,
+            max_calls: self.max_calls.unwrap_or(128),
+            shutdown_grace: Duration::from_secs(self.shutdown_grace.unwrap_or(15)),
+            log_line_bytes: self.log_line_bytes.unwrap_or(16384),
+            cgroup_driver: cgroup_driver(flags.cgroup_driver.or(self.cgroup_driver).as_deref().unwrap_or("auto"))?,
+            containerd: Containerd {
+                address: path(flags.containerd.or(self.containerd.address), "/run/containerd/containerd.sock"),
+                snapshotter: flags.snapshotter.or(self.containerd.snapshotter).unwrap_or_else(|| "overlayfs".into()),
+            },
+            cni: Cni {
+                conf_dir: path(self.cni.conf_dir, "/etc/cni/net.d"),
+                bin_dirs: self.cni.bin_dirs.unwrap_or_else(|| vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()]),
+                timeout: Duration::from_secs(self.cni.timeout.unwrap_or(60)),
+                cache_dir: path(self.cni.cache_dir, "/var/lib/cni"),
+            },
+            default_runtime: self.default_runtime.unwrap_or_else(|| "runc".into()),
+            runtimes,
+        })
+    }
+}
+
+impl TypedHandler {
+    /// An empty string means the same as no key at all.
+    fn meant(self) -> Handler {
+        let path = |p: PathBuf| (!p.as_os_str().is_empty()).then_some(p);
+        Handler {
+            runtime_type: self.r#type.unwrap_or_else(|| "io.containerd.runc.v2".into()),
+            binary: path(self.binary),
+            root: path(self.root),
+            systemd_cgroup: self.systemd_cgroup,
+            snapshotter: Some(self.snapshotter).filter(|s| !s.is_empty()),
+            privileged_without_host_devices: self.privileged_without_host_devices,
+        }
+    }
+}
+
+fn log_level(word: &str) -> Result<log::LevelFilter> {
+    word.parse().map_err(|_| {
+        Error::invalid(format!("log_level `{word}`: not one of `off`, `error`, `warn`, `info`, `debug`, `trace`"))
+    })
+}
+
+fn cgroup_driver(word: &str) -> Result<CgroupDriver> {
+    [CgroupDriver::Auto, CgroupDriver::Cgroupfs, CgroupDriver::Systemd]
+        .into_iter()
+        .find(|d| d.as_str() == word)
+        .ok_or_else(|| Error::invalid(format!("cgroup_driver `{word}`: not one of `auto`, `cgroupfs`, `systemd`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    fn refused(text: &str) -> String {
+        let e = Config::parse(text, Overrides::default()).expect_err(text);
+        assert_eq!(e.kind(), Kind::InvalidArgument, "{text}");
+        e.to_string()
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let e = refused("\nsokcet = \"/x\"");
+        assert!(e.contains("line 2") && e.contains("`sokcet`") && e.contains("`socket`"), "{e}");
+        assert!(refused("[cni]\ntimeuot = 1").contains("`timeuot`"));
+        assert!(refused("[containerd]\nsock = 1").contains("`sock`"));
+        assert!(refused("[runtime.x]\nkind = 1").contains("`kind`"));
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_shown_with_its_key() {
+        for (text, key) in [
+            ("socket = 3", "socket"),
+            ("max_calls = \"many\"", "max_calls"),
+            ("max_calls = -1", "max_calls"),
+            ("[cni]\nbin_dirs = \"/x\"", "bin_dirs"),
+            ("[runtime.runc]\nsystemd_cgroup = \"yes\"", "systemd_cgroup"),
+        ] {
+            let e = refused(text);
+            assert!(e.contains(key), "{text}: {e}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_toml_is_refused_with_its_line() {
+        assert!(refused("socket = \"/x\"\nroot =").contains("line 2"));
+        assert!(refused("root = \"/x\"\nroot = \"/y\"").contains("root"));
+    }
+
+    #[test]
+    fn unknown_words_are_refused_with_the_known_ones() {
+        assert!(refused("log_level = \"loud\"").contains("`debug`"));
+        assert!(refused("cgroup_driver = \"openrc\"").contains("`systemd`"));
+        let flags = Overrides { log_level: Some("loud".into()), ..Overrides::default() };
+        assert_eq!(Config::parse("", flags).map_err(|e| e.kind()), Err(Kind::InvalidArgument));
+    }
+
+    #[test]
+    fn a_table_for_another_runtime_keeps_runc() {
+        let config = Config::parse("[runtime.crun]\nbinary = \"/usr/bin/crun\"", Overrides::default()).expect("valid");
+        assert_eq!(config.runtimes.keys().collect::<Vec<_>>(), ["crun", "runc"]);
+        assert_eq!(config.runtimes["crun"].runtime_type, "io.containerd.runc.v2");
+        assert_eq!(config.runtimes["crun"].root, None);
+    }
+}
