@@ -1,1 +1,3 @@
-//! (empty room)
+//! What cricket remembers between requests.
+
+pub mod image;
