@@ -1,8 +1,9 @@
-//! What the daemon remembers: sandboxes and containers in memory, their records on disk.
+//! What the daemon remembers: sandboxes, containers and images in memory, their records on disk.
 //!
 //! Plain `Mutex<HashMap>` stores. No method blocks, calls out, or runs caller code while the lock is held.
 
 pub mod container;
+pub mod image;
 pub mod index;
 pub mod record;
 pub mod sandbox;
