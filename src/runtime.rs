@@ -97,14 +97,6 @@ impl Runtime {
         })
     }
 
-    /// Which snapshotter a handler's containers use.
-    pub fn snapshotter<'a>(&'a self, handler: &'a Handler) -> &'a str {
-        match handler.snapshotter.as_str() {
-            "" => &self.config.containerd.snapshotter,
-            own => own,
-        }
-    }
-
     /// Which snapshotter a container's root filesystem is in.
     ///
     /// # Errors
@@ -112,7 +104,7 @@ impl Runtime {
     pub fn snapshotter_of(&self, container: &Container) -> Result<String> {
         let sandbox = self.sandboxes.find(container.sandbox_id.as_str())?;
         let handler = self.handler(sandbox.as_ref().map_or("", |s| &s.runtime_handler))?;
-        Ok(self.snapshotter(handler).to_owned())
+        Ok(self.config.snapshotter(handler).to_owned())
     }
 
     /// Durable files of a sandbox.

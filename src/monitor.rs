@@ -1,0 +1,151 @@
+//! containerd's events become state changes. One thread; its connection lost, it reconnects and reconciles.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::call::Call;
+use crate::container;
+use crate::containerd::{Event, EventStream};
+use crate::error::{Context, Error, Result};
+use crate::image;
+use crate::recover;
+use crate::runtime::Runtime;
+use crate::sync::{Condvar, Mutex};
+
+/// Pause between tries to reach containerd: doubles up to the second.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How long one pass of recovery or reconciliation may take.
+const PASS_BUDGET: Duration = Duration::from_secs(120);
+
+/// The running monitor. [`Monitor::stop`] ends it.
+pub struct Monitor {
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    stopped: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    stop: bool,
+    cancel: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl Monitor {
+    /// Starts the thread. It waits for containerd, recovers, and then makes the runtime ready.
+    pub fn start(rt: Arc<Runtime>) -> Result<Monitor> {
+        let shared = Arc::new(Shared::default());
+        let own = shared.clone();
+        let thread = std::thread::Builder::new().name("monitor".into()).spawn(move || own.run(&rt));
+        Ok(Monitor { shared, thread: thread.context("start the monitor thread")? })
+    }
+
+    /// Ends the thread and waits for it.
+    pub fn stop(self) {
+        let cancel = {
+            let mut inner = self.shared.inner.lock();
+            inner.stop = true;
+            inner.cancel.take()
+        };
+        self.shared.stopped.notify_all();
+        if let Some(cancel) = cancel {
+            cancel();
+        }
+        if self.thread.join().is_err() {
+            log::error!("the monitor thread had panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self, rt: &Arc<Runtime>) {
+        let mut pause = RETRY.0;
+        let mut recovered = false;
+        while !self.inner.lock().stop {
+            match self.session(rt, &mut recovered) {
+                Ok(()) => pause = RETRY.0,
+                Err(e) => {
+                    rt.set_connected(false);
+                    // The first time it is news; the same again is not.
+                    if pause == RETRY.0 {
+                        log::warn!("waiting for containerd at {}: {e}", rt.config.containerd.address.display());
+                    }
+                    self.sleep(pause);
+                    pause = (pause * 2).min(RETRY.1);
+                }
+            }
+        }
+    }
+
+    /// One connection: subscribes, catches up, then handles events until the stream ends.
+    fn session(&self, rt: &Arc<Runtime>, recovered: &mut bool) -> Result<()> {
+        let call = Call::within(PASS_BUDGET);
+        rt.containerd.ensure_namespace(&call)?;
+        let mut events = rt.containerd.subscribe()?;
+        {
+            let mut inner = self.inner.lock();
+            if inner.stop {
+                return Ok(());
+            }
+            inner.cancel = Some(events.canceller());
+        }
+        image::load::refresh_all(rt, &call)?;
+        if *recovered {
+            recover::reconcile(rt, &call)?;
+        } else {
+            recover::recover(rt, &call)?;
+            *recovered = true;
+            log::info!("recovered {} pod sandboxes, {} containers", rt.sandboxes.list().len(), rt.containers.list().len());
+        }
+        rt.set_connected(true);
+        rt.set_ready();
+        handle_all(rt, &mut *events)
+    }
+
+    fn sleep(&self, pause: Duration) {
+        let until = Some(Instant::now() + pause);
+        let inner = self.inner.lock();
+        if !inner.stop {
+            drop(self.stopped.wait_until(inner, until));
+        }
+    }
+}
+
+fn handle_all(rt: &Arc<Runtime>, events: &mut dyn EventStream) -> Result<()> {
+    while let Some(event) = events.next().map_err(|e: Error| e.context("containerd's event stream broke"))? {
+        handle(rt, event);
+    }
+    Ok(())
+}
+
+/// Never blocks: what calls containerd goes to the workers.
+fn handle(rt: &Arc<Runtime>, event: Event) {
+    match event {
+        Event::TaskExit { id, exec_id: None, exit, .. } => {
+            let Ok(Some(container)) = rt.containers.find(&id) else { return };
+            if container.begin_settle(exit) {
+                let own = rt.clone();
+                rt.workers.submit("exit", move || container::settle(&own, &container, exit));
+            }
+        }
+        Event::TaskExit { .. } => {}
+        Event::TaskOom { id } => {
+            if let Ok(Some(container)) = rt.containers.find(&id) {
+                container.note_oom();
+            }
+        }
+        Event::ImageChanged { name } => {
+            let own = rt.clone();
+            rt.workers.submit("image", move || {
+                if let Err(e) = image::load::refresh(&own, &Call::within(PASS_BUDGET), &name) {
+                    log::warn!("image {name} changed, but cannot be read: {e}");
+                }
+            });
+        }
+    }
+}
