@@ -6,6 +6,7 @@ pub mod fifo;
 pub mod mount;
 pub mod namespace;
 pub mod net;
+pub mod process;
 
 use std::ffi::CString;
 use std::io;
@@ -24,3 +25,6 @@ fn check(value: libc::c_int) -> io::Result<libc::c_int> {
         other => Ok(other),
     }
 }
+//! The only room with `unsafe`: one file a kernel mechanism, each with a safe function or type in front.
+
+pub mod process;
