@@ -130,7 +130,7 @@ fn handle(rt: &Arc<Runtime>, event: Event) {
             let Ok(Some(container)) = rt.containers.find(&id) else { return };
             if container.begin_settle(exit) {
                 let own = rt.clone();
-                rt.workers.submit("exit", move || container::settle(&own, &container, exit));
+                submit(rt, "exit", move || container::settle(&own, &container, exit));
             }
         }
         Event::TaskExit { .. } => {}
@@ -141,11 +141,18 @@ fn handle(rt: &Arc<Runtime>, event: Event) {
         }
         Event::ImageChanged { name } => {
             let own = rt.clone();
-            rt.workers.submit("image", move || {
+            submit(rt, "image", move || {
                 if let Err(e) = image::load::refresh(&own, &Call::within(PASS_BUDGET), &name) {
                     log::warn!("image {name} changed, but cannot be read: {e}");
                 }
             });
         }
+    }
+}
+
+/// The queue has no limit, so only a machine without memory for a thread refuses; reconciliation makes up for it.
+fn submit(rt: &Runtime, name: &'static str, work: impl FnOnce() + Send + 'static) {
+    if let Err(e) = rt.workers.submit(name, work) {
+        log::error!("{name}: {e}");
     }
 }

@@ -1,6 +1,7 @@
 //! Everything a verb is given: configuration, the outside world, the stores.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use crate::cni::Cni;
@@ -13,7 +14,10 @@ use crate::stdio::Hub;
 use crate::store::image::ImageStore;
 use crate::store::{Container, Sandbox, Store};
 use crate::sync::Mutex;
-use crate::workers::Workers;
+use crate::workers::{Size, Workers};
+
+/// Exits that are settled at the same time; more wait, none is refused.
+const SETTLING: Size = Size { bound: 8, kept: 0, limit: usize::MAX };
 
 /// The daemon's state, shared by every verb.
 pub struct Runtime {
@@ -35,8 +39,10 @@ pub struct Runtime {
     pub containers: Store<Container>,
     /// Images.
     pub images: ImageStore,
-    /// Why requests cannot be served yet or now.
+    /// Why requests cannot be served yet.
     not_ready: Mutex<Option<String>>,
+    /// Whether containerd answers.
+    connected: AtomicBool,
 }
 
 /// The parts a [`Runtime`] is put together from.
@@ -55,19 +61,30 @@ impl Runtime {
     /// A runtime that is not ready until [`Runtime::set_ready`].
     pub fn new(parts: Parts) -> Self {
         let Parts { config, host, containerd, hub } = parts;
-        let cni = Cni::new(&config.cni);
+        let cni = Cni::new(&config.cni.conf_dir, config.cni.bin_dirs.clone(), &config.cni.cache_dir, config.cni.timeout);
         Runtime {
             cni,
             hub,
             host,
             containerd,
-            workers: Workers::new("exit", 0, MAX_SETTLING),
+            workers: Workers::new(SETTLING),
             sandboxes: Store::new("pod sandbox"),
             containers: Store::new("container"),
             images: ImageStore::default(),
-            not_ready: Mutex::new(Some("recovering its pods".into())),
+            not_ready: Mutex::new(Some(format!("waiting for containerd at {}", config.containerd.address.display()))),
+            connected: AtomicBool::new(false),
             config,
         }
+    }
+
+    /// Whether containerd answered last time; the RuntimeReady condition.
+    pub fn connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
+    }
+
+    /// See [`Runtime::connected`].
+    pub fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Release);
     }
 
     /// Requests are served from now on.
@@ -75,14 +92,9 @@ impl Runtime {
         *self.not_ready.lock() = None;
     }
 
-    /// Why requests cannot be served now, if so.
+    /// Why requests cannot be served yet, if so.
     pub fn not_ready(&self) -> Option<String> {
         self.not_ready.lock().clone()
-    }
-
-    /// Requests cannot be served until [`Runtime::set_ready`].
-    pub fn set_not_ready(&self, why: impl Into<String>) {
-        *self.not_ready.lock() = Some(why.into());
     }
 
     /// The runtime handler of this name; "" is the default one.
@@ -143,5 +155,3 @@ impl Runtime {
     }
 }
 
-/// Exits that are settled at the same time; more wait.
-const MAX_SETTLING: usize = 8;

@@ -22,13 +22,25 @@ const IDLE: &str = "worker";
 
 type Work = Box<dyn FnOnce() + Send>;
 
+/// How large a pool may grow.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Threads at the same time.
+    pub bound: usize,
+    /// Threads that stay when there is nothing to do.
+    pub kept: usize,
+    /// Work that may be queued or running; more is refused.
+    pub limit: usize,
+}
+
 /// A bounded pool of worker threads.
 pub struct Workers {
-    bound: usize,
+    size: Size,
     shared: Arc<Shared>,
 }
 
 struct Shared {
+    kept: usize,
     inner: Mutex<Inner>,
     /// Work was queued, or threads have become superfluous.
     work: Condvar,
@@ -56,9 +68,9 @@ struct Queued {
 
 impl Workers {
     /// A pool without threads yet.
-    pub fn new(bound: usize) -> Workers {
-        let shared = Shared { inner: Mutex::default(), work: Condvar::new(), ended: Condvar::new() };
-        Workers { bound, shared: Arc::new(shared) }
+    pub fn new(size: Size) -> Workers {
+        let (inner, work, ended) = (Mutex::default(), Condvar::new(), Condvar::new());
+        Workers { size, shared: Arc::new(Shared { kept: size.kept, inner, work, ended }) }
     }
 
     /// A place for one call. Starts a thread if it needs one, but never waits for one.
@@ -71,11 +83,11 @@ impl Workers {
             if inner.closed {
                 return Err(Error::new(Kind::Unavailable, "cricket is shutting down"));
             }
-            if inner.in_flight >= 2 * self.bound {
+            if inner.in_flight >= self.size.limit {
                 return Err(busy("too many calls at the same time"));
             }
             inner.in_flight += 1;
-            let start = inner.threads < inner.in_flight.min(self.bound);
+            let start = inner.threads < inner.in_flight.min(self.size.bound);
             inner.threads += usize::from(start);
             (Seat(self.shared.clone()), start)
         };
@@ -97,6 +109,14 @@ impl Workers {
             // Another one will get to it.
             _ => Ok(()),
         }
+    }
+
+    /// Queues `work` on a thread named `name`. Does not block.
+    ///
+    /// # Errors
+    /// As [`Workers::reserve`].
+    pub fn submit(&self, name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+        self.reserve().map(|seat| seat.run(name, work))
     }
 
     /// Calls that have a place now.
@@ -167,7 +187,7 @@ impl Shared {
             if let Some(queued) = inner.queue.pop_front() {
                 return Some(queued);
             }
-            let kept = if inner.closed { 0 } else { KEPT };
+            let kept = if inner.closed { 0 } else { self.kept };
             if inner.threads > inner.in_flight.max(kept) {
                 inner.threads -= 1;
                 self.ended.notify_all();

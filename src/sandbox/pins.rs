@@ -9,6 +9,7 @@ use crate::error::{Context, Result};
 use crate::ids::SandboxId;
 use crate::runtime::Runtime;
 use crate::sandbox::sysctl;
+use crate::sys::mount;
 use crate::sys::namespace::{self, Namespace};
 use crate::sys::net;
 
@@ -56,6 +57,11 @@ impl Pins {
             }
             sysctl::apply(sysctls)
         })
+    }
+
+    /// Whether all of them are there.
+    pub fn stand(&self) -> bool {
+        [&self.net, &self.ipc, &self.uts].into_iter().flatten().all(|path| mount::is_namespace(path))
     }
 
     /// Takes them down. Idempotent; goes on after a failure and reports the first.

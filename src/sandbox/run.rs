@@ -65,6 +65,7 @@ impl Plan {
         rt.handler(&runtime_handler)?;
         let options = namespace_options(&config);
         check_namespaces(&config, &options)?;
+        network::check(&config)?;
         let id = SandboxId::random()?;
         let pins = Pins::of(rt, &id, &options);
         let hostname = match config.hostname.as_str() {

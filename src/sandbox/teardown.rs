@@ -13,6 +13,7 @@ use crate::sandbox::files;
 use crate::sandbox::network;
 use crate::sandbox::pins::Pins;
 use crate::store::sandbox::namespace_options;
+use crate::store::Sandbox;
 
 /// Gives the network back, unpins the namespaces, unmounts /dev/shm and removes the volatile directory; the durable one
 /// stays.
@@ -30,6 +31,12 @@ pub fn teardown(rt: &Runtime, call: &Call, id: &SandboxId, config: &PodSandboxCo
     pins.remove()?;
     shm?;
     remove_dir(&rt.sandbox_state(id))
+}
+
+/// Whether everything that makes a sandbox READY is there; not after a reboot.
+pub fn stands(rt: &Runtime, sandbox: &Sandbox) -> bool {
+    let pins = Pins::of(rt, &sandbox.id, &sandbox.namespaces());
+    rt.sandbox_state(&sandbox.id).is_dir() && pins.stand()
 }
 
 fn remove_dir(path: &Path) -> Result<()> {

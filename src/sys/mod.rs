@@ -25,6 +25,3 @@ fn check(value: libc::c_int) -> io::Result<libc::c_int> {
         other => Ok(other),
     }
 }
-//! The only room with `unsafe`: one file a kernel mechanism, each with a safe function or type in front.
-
-pub mod process;
