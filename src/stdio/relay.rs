@@ -119,7 +119,7 @@ impl Relay {
                 let switched = self.group(&key).map(|group| group.log().map(|log| log.switch(file)));
                 reply.send(switched.map(|_| ())).is_ok()
             }
-            Command::Finish { key, reply } => self.finish(&key, reply),
+            Command::Finish { key, reply } => self.finish(&key, &reply),
             Command::GiveUp { key, reply } => {
                 let number = self.numbers.get(&key).copied();
                 let ending = number.map_or(Ending::Complete, |number| self.drain(number));
@@ -167,7 +167,7 @@ impl Relay {
 
     /// No new writer will come: what has none now is at its end, which the kernel does not report if there never was
     /// one. The others end when their writer goes.
-    fn finish(&mut self, key: &str, reply: Sender<Ending>) -> bool {
+    fn finish(&mut self, key: &str, reply: &Sender<Ending>) -> bool {
         let Some(number) = self.numbers.get(key).copied() else {
             return reply.send(Ending::Complete).is_ok();
         };

@@ -23,13 +23,13 @@ impl EventFd {
     /// Makes the descriptor readable.
     pub fn signal(&self) {
         // The only failure is a counter of 2^64 - 2 untaken signals, and then it is readable already.
-        (&self.0).write(&1u64.to_ne_bytes()).ok();
+        (&self.0).write_all(&1u64.to_ne_bytes()).ok();
     }
 
     /// Takes all signals back; the descriptor is not readable until the next one.
     pub fn clear(&self) {
         // The only failure is that nothing was signalled, which is what we want.
-        (&self.0).read(&mut [0; 8]).ok();
+        (&self.0).read_exact(&mut [0; 8]).ok();
     }
 }
 
