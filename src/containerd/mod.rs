@@ -3,8 +3,13 @@
 //! containerd's messages do not leave this room. Every call runs in namespace `k8s.io`, is bounded by its [`Call`]
 //! and carries the call's lease. Errors keep containerd's code as their [`Kind`](crate::error::Kind).
 
+mod client;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+mod time;
 mod types;
 
+pub use client::Client;
 pub use types::*;
 
 use std::io::Read;

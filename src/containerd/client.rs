@@ -1,0 +1,220 @@
+//! The real [`Containerd`]: blocking gRPC calls over containerd's unix socket.
+
+mod containers;
+mod content;
+mod convert;
+mod events;
+mod images;
+mod leases;
+mod rpc;
+mod snapshots;
+mod system;
+mod tasks;
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use grpcio::{ChannelBuilder, EnvBuilder};
+
+use super::{
+    Containerd, Content, Descriptor, EventStream, Exit, ImageRecord, Labels, Mount, NewExec, NewTask, Plugin, Record,
+    Snapshot, SnapshotRef, Task, Usage, Version,
+};
+use crate::call::Call;
+use crate::error::{Error, Result};
+
+/// The limit of containerd's own clients, and what it may send.
+const RECEIVE_LIMIT_BYTES: i32 = 16 << 20;
+/// containerd restarts are short; with gRPC's defaults we would notice its return seconds late.
+const FIRST_RECONNECT: Duration = Duration::from_millis(100);
+const LAST_RECONNECT: Duration = Duration::from_millis(500);
+
+/// A connection to containerd. It is made on first use and made again by itself after containerd was away; until
+/// then calls fail at once with `Unavailable`. Its one thread only moves bytes: calls block their caller.
+pub struct Client {
+    rpc: grpcio::Client,
+    /// The socket as the user wrote it, for messages.
+    address: String,
+}
+
+impl Client {
+    /// A client of the containerd at `address`: the path of its socket, with or without `unix://`, or
+    /// `unix-abstract:NAME`. Does not connect yet.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for anything that is not a local socket.
+    pub fn new(address: &str) -> Result<Self> {
+        let target = target(address)?;
+        // An Environment of its own: on one shared with our server, a blocking call could wait for itself.
+        let environment = EnvBuilder::new().cq_count(1).name_prefix("containerd").build();
+        let channel = ChannelBuilder::new(Arc::new(environment))
+            .max_receive_message_len(RECEIVE_LIMIT_BYTES)
+            .initial_reconnect_backoff(FIRST_RECONNECT)
+            .max_reconnect_backoff(LAST_RECONNECT)
+            // grpcio has no builder method for this one, and its default of a second overrides the two above.
+            .raw_cfg_int(c"grpc.min_reconnect_backoff_ms".to_owned(), 100)
+            .primary_user_agent("cricket")
+            .connect(&target);
+        Ok(Client { rpc: grpcio::Client::new(channel), address: address.to_owned() })
+    }
+}
+
+/// gRPC's spelling of a local socket.
+fn target(address: &str) -> Result<String> {
+    let path = address.strip_prefix("unix://").unwrap_or(address);
+    let known = path.starts_with('/') || path.starts_with("unix-abstract:");
+    if !known || path.contains('\0') {
+        return Err(Error::invalid(format!(
+            "containerd address {address:?}: give the absolute path of its socket, such as /run/containerd/containerd.sock"
+        )));
+    }
+    Ok(if path.starts_with('/') { format!("unix:{path}") } else { path.to_owned() })
+}
+
+impl Containerd for Client {
+    fn version(&self, call: &Call) -> Result<Version> {
+        system::version(self, call)
+    }
+    fn ensure_namespace(&self, call: &Call) -> Result<()> {
+        system::ensure_namespace(self, call)
+    }
+    fn plugins(&self, call: &Call, kind: &str) -> Result<Vec<Plugin>> {
+        system::plugins(self, call, kind)
+    }
+
+    fn create_container(&self, call: &Call, container: &Record) -> Result<()> {
+        containers::create(self, call, container)
+    }
+    fn container(&self, call: &Call, id: &str) -> Result<Record> {
+        containers::get(self, call, id)
+    }
+    fn containers(&self, call: &Call, filters: &[String]) -> Result<Vec<Record>> {
+        containers::list(self, call, filters)
+    }
+    fn update_container(&self, call: &Call, container: &Record) -> Result<()> {
+        containers::update(self, call, container)
+    }
+    fn delete_container(&self, call: &Call, id: &str) -> Result<()> {
+        containers::delete(self, call, id)
+    }
+
+    fn prepare_snapshot(&self, call: &Call, at: &SnapshotRef<'_>, parent: &str, labels: &Labels) -> Result<Vec<Mount>> {
+        snapshots::prepare(self, call, at, parent, labels)
+    }
+    fn view_snapshot(&self, call: &Call, at: &SnapshotRef<'_>, parent: &str, labels: &Labels) -> Result<Vec<Mount>> {
+        snapshots::view(self, call, at, parent, labels)
+    }
+    fn snapshot_mounts(&self, call: &Call, at: &SnapshotRef<'_>) -> Result<Vec<Mount>> {
+        snapshots::mounts(self, call, at)
+    }
+    fn commit_snapshot(&self, call: &Call, at: &SnapshotRef<'_>, name: &str, labels: &Labels) -> Result<()> {
+        snapshots::commit(self, call, at, name, labels)
+    }
+    fn snapshot(&self, call: &Call, at: &SnapshotRef<'_>) -> Result<Snapshot> {
+        snapshots::stat(self, call, at)
+    }
+    fn snapshots(&self, call: &Call, snapshotter: &str) -> Result<Vec<Snapshot>> {
+        snapshots::list(self, call, snapshotter)
+    }
+    fn snapshot_usage(&self, call: &Call, at: &SnapshotRef<'_>) -> Result<Usage> {
+        snapshots::usage(self, call, at)
+    }
+    fn remove_snapshot(&self, call: &Call, at: &SnapshotRef<'_>) -> Result<()> {
+        snapshots::remove(self, call, at)
+    }
+
+    fn create_task(&self, call: &Call, task: &NewTask) -> Result<u32> {
+        tasks::create(self, call, task)
+    }
+    fn start_task(&self, call: &Call, id: &str, exec_id: Option<&str>) -> Result<u32> {
+        tasks::start(self, call, id, exec_id)
+    }
+    fn delete_task(&self, call: &Call, id: &str, exec_id: Option<&str>) -> Result<Exit> {
+        tasks::delete(self, call, id, exec_id)
+    }
+    fn task(&self, call: &Call, id: &str, exec_id: Option<&str>) -> Result<Task> {
+        tasks::get(self, call, id, exec_id)
+    }
+    fn tasks(&self, call: &Call) -> Result<Vec<Task>> {
+        tasks::list(self, call)
+    }
+    fn kill(&self, call: &Call, id: &str, exec_id: Option<&str>, signal: u32, all: bool) -> Result<()> {
+        tasks::kill(self, call, id, exec_id, signal, all)
+    }
+    fn exec(&self, call: &Call, exec: &NewExec) -> Result<()> {
+        tasks::exec(self, call, exec)
+    }
+    fn resize_pty(&self, call: &Call, id: &str, exec_id: Option<&str>, width: u32, height: u32) -> Result<()> {
+        tasks::resize_pty(self, call, id, exec_id, width, height)
+    }
+    fn close_stdin(&self, call: &Call, id: &str, exec_id: Option<&str>) -> Result<()> {
+        tasks::close_stdin(self, call, id, exec_id)
+    }
+    fn update_task(&self, call: &Call, id: &str, resources: &[u8]) -> Result<()> {
+        tasks::update(self, call, id, resources)
+    }
+    fn wait_task(&self, call: &Call, id: &str, exec_id: Option<&str>) -> Result<Exit> {
+        tasks::wait(self, call, id, exec_id)
+    }
+
+    fn images(&self, call: &Call) -> Result<Vec<ImageRecord>> {
+        images::list(self, call)
+    }
+    fn image(&self, call: &Call, name: &str) -> Result<ImageRecord> {
+        images::get(self, call, name)
+    }
+    fn put_image(&self, call: &Call, image: &ImageRecord) -> Result<()> {
+        images::put(self, call, image)
+    }
+    fn delete_image(&self, call: &Call, name: &str, sync: bool) -> Result<()> {
+        images::delete(self, call, name, sync)
+    }
+
+    fn content(&self, call: &Call, digest: &str) -> Result<Content> {
+        content::info(self, call, digest)
+    }
+    fn read_content(&self, call: &Call, digest: &str, max_bytes: u64) -> Result<Vec<u8>> {
+        content::read(self, call, digest, max_bytes)
+    }
+    fn write_content(&self, call: &Call, reference: &str, blob: &Content, from: &mut dyn Read) -> Result<()> {
+        content::write(self, call, reference, blob, from)
+    }
+    fn label_content(&self, call: &Call, digest: &str, labels: &Labels) -> Result<()> {
+        content::label(self, call, digest, labels)
+    }
+    fn apply_layer(&self, call: &Call, layer: &Descriptor, mounts: &[Mount]) -> Result<String> {
+        content::apply(self, call, layer, mounts)
+    }
+
+    fn create_lease(&self, call: &Call, id: &str, ttl: Duration) -> Result<()> {
+        leases::create(self, call, id, ttl)
+    }
+    fn delete_lease(&self, call: &Call, id: &str, sync: bool) -> Result<()> {
+        leases::delete(self, call, id, sync)
+    }
+    fn leases(&self, call: &Call) -> Result<Vec<String>> {
+        leases::list(self, call)
+    }
+
+    fn subscribe(&self) -> Result<Box<dyn EventStream>> {
+        events::subscribe(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn local_sockets_only() {
+        let ok = |a| target(a).expect("an address");
+        assert_eq!(ok("/run/containerd/containerd.sock"), "unix:/run/containerd/containerd.sock");
+        assert_eq!(ok("unix:///run/c.sock"), "unix:/run/c.sock");
+        assert_eq!(ok("unix-abstract:c"), "unix-abstract:c");
+        for bad in ["", "run/c.sock", "tcp://1.2.3.4:5", "/a\0b", "unix://c.sock"] {
+            assert_eq!(target(bad).map_err(|e| e.kind()), Err(Kind::InvalidArgument), "{bad:?}");
+        }
+    }
+}
