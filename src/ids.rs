@@ -6,8 +6,8 @@ use std::io::Read;
 
 use crate::error::{Context, Result};
 
-/// 32 random bytes as 64 lower-case hex digits.
-fn random_hex() -> Result<String> {
+/// 32 random bytes as 64 lower-case hex digits: for names that nothing else may have.
+pub fn random_hex() -> Result<String> {
     let mut bytes = [0u8; 32];
     File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bytes)).context("read /dev/urandom")?;
     Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())

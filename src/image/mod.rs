@@ -1,1 +1,34 @@
-//! (empty room)
+//! The image verbs, and what they know of manifests, archives and containerd's image records.
+//!
+//! An image is its configuration; its id is the digest of that. In containerd it is one record per name, one per
+//! `name@digest`, and the id record `sha256:<config digest>` that keeps it alive when a tag moves on.
+
+mod answer;
+mod archive;
+pub mod build;
+mod digest;
+mod document;
+pub mod fs_info;
+pub mod import;
+mod labels;
+pub mod list;
+pub mod load;
+mod platform;
+pub mod remove;
+mod resolve;
+pub mod status;
+pub mod unpack;
+
+use crate::containerd::Containerd;
+use crate::store::image::ImageStore;
+
+/// What the image verbs work on.
+#[derive(Clone, Copy)]
+pub struct Images<'a> {
+    /// Where images are kept.
+    pub containerd: &'a dyn Containerd,
+    /// What is known of them.
+    pub store: &'a ImageStore,
+    /// Where they are unpacked.
+    pub snapshotter: &'a str,
+}

@@ -1,0 +1,233 @@
+//! What a tar file holds and where: names to offsets, read once, so that blobs can be taken out in any order.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+
+use tar::{EntryType, Header};
+
+use crate::error::{Context, Error, Result};
+
+const BLOCK: u64 = 512;
+/// Long names and extended headers are held in memory.
+const MAX_EXTENSION_BYTES: u64 = 64 << 10;
+/// An image archive has a handful of entries per layer.
+const MAX_ENTRIES: usize = 100_000;
+/// `docker save` once wrote a repeated layer as a link to the first.
+const MAX_LINKS: usize = 8;
+
+/// Where an entry's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    offset: u64,
+    /// How many there are.
+    pub bytes: u64,
+}
+
+/// The regular files of a tar file.
+pub struct Entries {
+    file: File,
+    files: HashMap<String, Extent>,
+    /// From a link's name to the name it leads to.
+    links: HashMap<String, String>,
+}
+
+/// What extension headers say of the entry after them.
+#[derive(Default)]
+struct Extension {
+    path: Option<String>,
+    link: Option<String>,
+    bytes: Option<u64>,
+}
+
+impl Entries {
+    /// Reads all headers of an uncompressed tar file.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: no tar file, cut off, or with names that lead out of it.
+    pub fn index(file: File) -> Result<Self> {
+        let length = file.metadata().context("stat the archive")?.len();
+        let mut entries = Entries { file, files: HashMap::new(), links: HashMap::new() };
+        let mut extension = Extension::default();
+        let mut at = 0;
+        while let Some(header) = entries.header(at, length)? {
+            let own = header.entry_size().map_err(|e| bad(at, format!("size: {e}")))?;
+            let is_extension = matches!(
+                header.entry_type(),
+                EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader | EntryType::XGlobalHeader
+            );
+            let bytes = if is_extension { own } else { extension.bytes.unwrap_or(own) };
+            let extent = Extent { offset: at + BLOCK, bytes };
+            let next = bytes.checked_next_multiple_of(BLOCK).and_then(|padded| extent.offset.checked_add(padded));
+            let fits = extent.offset.checked_add(bytes).is_some_and(|end| end <= length);
+            let (true, Some(next)) = (fits, next) else {
+                return Err(bad(at, "the archive is cut off within this entry"));
+            };
+            match is_extension {
+                true => entries.extend(&header, extent, &mut extension).map_err(|e| bad(at, e))?,
+                false => entries.add(&header, extent, std::mem::take(&mut extension)).map_err(|e| bad(at, e))?,
+            }
+            at = next;
+        }
+        Ok(entries)
+    }
+
+    /// The header at `at`; none at the end, which is a block of zeros or that of the file.
+    fn header(&self, at: u64, length: u64) -> Result<Option<Header>> {
+        if at >= length && at > 0 {
+            return Ok(None);
+        }
+        let mut header = Header::new_old();
+        self.file
+            .read_exact_at(header.as_mut_bytes(), at)
+            .map_err(|_| bad(at, "the archive is cut off within this header, or is no tar file"))?;
+        let block = header.as_bytes();
+        if block.iter().all(|&b| b == 0) {
+            return Ok(None);
+        }
+        let sum: u32 = block[..148].iter().chain(&block[156..]).map(|&b| u32::from(b)).sum::<u32>() + 8 * 32;
+        match header.cksum() {
+            Ok(expected) if expected == sum => Ok(Some(header)),
+            _ => Err(bad(at, "no tar header (not a tar file, or a damaged one)")),
+        }
+    }
+
+    fn extend(&self, header: &Header, extent: Extent, extension: &mut Extension) -> Result<()> {
+        if extent.bytes > MAX_EXTENSION_BYTES {
+            return Err(Error::invalid(format!("an extended header of {} bytes", extent.bytes)));
+        }
+        let mut body = Vec::new();
+        self.read(extent).read_to_end(&mut body).context("read an extended header")?;
+        match header.entry_type() {
+            EntryType::GNULongName => extension.path = Some(text(&body)?),
+            EntryType::GNULongLink => extension.link = Some(text(&body)?),
+            EntryType::XHeader => {
+                for record in tar::PaxExtensions::new(&body) {
+                    let record = record.map_err(|e| Error::invalid(format!("extended header: {e}")))?;
+                    let value = || text(record.value_bytes());
+                    match record.key_bytes() {
+                        b"path" => extension.path = Some(value()?),
+                        b"linkpath" => extension.link = Some(value()?),
+                        b"size" => {
+                            let size = value()?.parse();
+                            extension.bytes = Some(size.map_err(|e| Error::invalid(format!("extended size: {e}")))?);
+                        }
+                        key if key.starts_with(b"GNU.sparse.") => return Err(sparse()),
+                        _ => {}
+                    }
+                }
+            }
+            // Defaults for all that follow: times and owners, nothing that we look at.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, header: &Header, extent: Extent, extension: Extension) -> Result<()> {
+        if self.files.len() + self.links.len() >= MAX_ENTRIES {
+            return Err(Error::invalid(format!("more than {MAX_ENTRIES} entries")));
+        }
+        let typed = extension.path.map_or_else(|| text(&header.path_bytes()), Ok)?;
+        let name = inside("", &typed)?;
+        let link = || match extension.link {
+            Some(link) => Ok(link),
+            None => text(&header.link_name_bytes().unwrap_or_default()),
+        };
+        match header.entry_type() {
+            EntryType::Regular | EntryType::Continuous => {
+                self.links.remove(&name);
+                self.files.insert(name, extent);
+            }
+            EntryType::Link => {
+                self.links.insert(name, inside("", &link()?)?);
+            }
+            EntryType::Symlink => {
+                let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+                let to = inside(folder, &link()?)?;
+                self.links.insert(name, to);
+            }
+            EntryType::GNUSparse => return Err(sparse()),
+            // Directories, and what else no image archive has.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Where the bytes of an entry are; links are followed.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if there is none of this name.
+    pub fn find(&self, name: &str) -> Result<Extent> {
+        let missing = || Error::invalid(format!("the archive has no {name} (is it complete?)"));
+        let mut at = inside("", name)?;
+        for _ in 0..MAX_LINKS {
+            match self.links.get(&at) {
+                Some(to) => at.clone_from(to),
+                None => return self.files.get(&at).copied().ok_or_else(missing),
+            }
+        }
+        Err(Error::invalid(format!("{name} in the archive leads in a circle")))
+    }
+
+    /// The bytes of an entry. Readers do not disturb each other.
+    pub fn read(&self, extent: Extent) -> Section<'_> {
+        Section { file: &self.file, extent }
+    }
+}
+
+/// What is left of an entry.
+pub struct Section<'a> {
+    file: &'a File,
+    extent: Extent,
+}
+
+impl Read for Section<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.extent.bytes).unwrap_or(usize::MAX).min(into.len());
+        if most == 0 {
+            return Ok(0);
+        }
+        match self.file.read_at(&mut into[..most], self.extent.offset)? {
+            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive became shorter while it was read")),
+            n => {
+                self.extent.offset += n as u64;
+                self.extent.bytes -= n as u64;
+                Ok(n)
+            }
+        }
+    }
+}
+
+/// `name`, seen from `folder`, as a path from the top of the archive. It must not lead out of it.
+fn inside(folder: &str, name: &str) -> Result<String> {
+    let escapes = || Error::invalid(format!("entry {name:?} leads out of the archive"));
+    if name.starts_with('/') {
+        return Err(escapes());
+    }
+    let mut path: Vec<&str> = folder.split('/').filter(|p| !p.is_empty()).collect();
+    for part in name.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                path.pop().ok_or_else(escapes)?;
+            }
+            part => path.push(part),
+        }
+    }
+    Ok(path.join("/"))
+}
+
+/// A name, without the zero that may end it.
+fn text(bytes: &[u8]) -> Result<String> {
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    String::from_utf8(bytes.to_vec()).map_err(|_| Error::invalid("a name that is not UTF-8"))
+}
+
+fn sparse() -> Error {
+    Error::invalid("sparse entries are not supported (pack it without --sparse)")
+}
+
+fn bad(at: u64, what: impl std::fmt::Display) -> Error {
+    Error::invalid(format!("archive at byte {at}: {what}"))
+}

@@ -1,0 +1,93 @@
+//! Layers onto snapshots: one committed snapshot per layer, named by its chain id and shared by all images.
+
+use super::document::chain_ids;
+use super::labels;
+use super::load;
+use super::resolve::Layer;
+use super::Images;
+use crate::call::Call;
+use crate::containerd::SnapshotRef;
+use crate::error::{Context, Error, Idempotent, Kind, Result};
+use crate::ids::random_hex;
+use crate::rollback::Rollback;
+use crate::store::image::Image;
+
+/// Makes sure that an image's root filesystem is there as a snapshot, unpacking it if other tools left that undone or
+/// did it elsewhere. Blocks; idempotent.
+///
+/// # Errors
+/// `NotFound` if its layers are not in containerd; what containerd says.
+pub fn ensure(at: &Images<'_>, call: &Call, image: &Image) -> Result<()> {
+    let root = SnapshotRef { snapshotter: at.snapshotter, key: &image.chain_id };
+    if image.chain_id.is_empty() || exists(at, call, &root)? {
+        return Ok(());
+    }
+    let resolved = load::resolve(at.containerd, call, &image.target)?;
+    super::import::leased(at, call, |call| {
+        // First the label: it makes the collector keep what is unpacked, under the lease and after it.
+        at.containerd.label_content(
+            call,
+            &resolved.config.digest,
+            &labels::of_config(at.snapshotter, &image.chain_id),
+        )?;
+        unpack(at, call, &resolved.layers)
+    })
+    .with_context(|| format!("unpack image {}", image.id))
+}
+
+/// Unpacks `layers`, lowest first; those that are there are left alone. `call` has a lease that protects the rest of
+/// the image.
+///
+/// # Errors
+/// `InvalidArgument` if a layer unpacks to something else than its diff id.
+pub(super) fn unpack(at: &Images<'_>, call: &Call, layers: &[Layer]) -> Result<()> {
+    let chain = chain_ids(layers.iter().map(|l| l.diff_id.as_str()));
+    let mut parent = "";
+    for (layer, name) in layers.iter().zip(&chain) {
+        call.check()?;
+        if !exists(at, call, &SnapshotRef { snapshotter: at.snapshotter, key: name })? {
+            extract(at, call, layer, parent, name).with_context(|| format!("layer {}", layer.descriptor.digest))?;
+        }
+        parent = name;
+    }
+    Ok(())
+}
+
+fn extract(at: &Images<'_>, call: &Call, layer: &Layer, parent: &str, name: &str) -> Result<()> {
+    let key = format!("extract-{} {name}", &random_hex()?[..16]);
+    let work = SnapshotRef { snapshotter: at.snapshotter, key: &key };
+    let labels = labels::of_snapshot(name);
+    let mut undo = Rollback::new();
+    undo.push("extract snapshot", || at.containerd.remove_snapshot(&Call::undo(), &work).or_gone());
+    let mounts = match at.containerd.prepare_snapshot(call, &work, parent, &labels) {
+        // Snapshotters that fetch layers by themselves answer so when they have it.
+        Err(e) if e.kind() == Kind::AlreadyExists => {
+            return match exists(at, call, &SnapshotRef { snapshotter: at.snapshotter, key: name })? {
+                true => Ok(()),
+                false => Err(e),
+            };
+        }
+        mounts => mounts?,
+    };
+    let found = at.containerd.apply_layer(call, &layer.descriptor, &mounts).context("unpack")?;
+    if found != layer.diff_id {
+        return Err(Error::invalid(format!("it unpacks to {found}, but the configuration says {}", layer.diff_id)));
+    }
+    match at.containerd.commit_snapshot(call, &work, name, &labels) {
+        // Somebody was faster; what we have made goes away.
+        Err(e) if e.kind() == Kind::AlreadyExists => {}
+        committed => {
+            committed?;
+            undo.commit();
+        }
+    }
+    at.containerd.label_content(call, &layer.descriptor.digest, &labels::of_layer(&layer.diff_id))
+}
+
+fn exists(at: &Images<'_>, call: &Call, snapshot: &SnapshotRef<'_>) -> Result<bool> {
+    match at.containerd.snapshot(call, snapshot) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == Kind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
