@@ -5,30 +5,35 @@
 #![deny(unsafe_code)]
 
 // base
-pub mod call;
 pub mod error;
-pub mod ids;
-pub mod rollback;
 pub mod sync;
+pub mod rollback;
+pub mod ids;
+pub mod call;
+pub mod clock;
 // pure: no files, clock, environment, network
+pub mod reference;
 pub mod config;
 pub mod oci;
-pub mod reference;
+pub mod layout;
 // the outside world and memory
-pub mod cni;
-pub mod containerd;
-pub mod host;
-pub mod runtime;
-pub mod stdio;
-pub mod store;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod workers;
+pub mod host;
+pub mod containerd;
+pub mod cni;
+pub mod cgroup;
+pub mod stdio;
+pub mod store;
+pub mod runtime;
 // verbs: one file per RPC
-pub mod container;
 pub mod image;
-pub mod monitor;
-pub mod recover;
+pub mod container;
 pub mod sandbox;
+pub mod node;
+pub mod recover;
+pub mod monitor;
 // front
-pub mod cli;
 pub mod server;
+pub mod cli;

@@ -30,7 +30,7 @@ use crate::store::{Container, ContainerState, Sandbox, SandboxState};
 /// Only if containerd or our directories cannot be read at all; trouble with one object is logged, and the object is
 /// kept in a state that lets the kubelet remove it.
 pub fn recover(rt: &Runtime, call: &Call) -> Result<()> {
-    for id in entries(&rt.config.root.join("sandboxes"))? {
+    for id in entries(&rt.layout.sandboxes())? {
         if let Err(e) = recover_sandbox(rt, call, &SandboxId::from_record(&id)) {
             log::error!("pod sandbox {id} cannot be recovered: {e}");
         }
@@ -55,8 +55,8 @@ fn entries(dir: &Path) -> Result<Vec<String>> {
 }
 
 fn recover_sandbox(rt: &Runtime, call: &Call, id: &SandboxId) -> Result<()> {
-    let root = rt.sandbox_root(id);
-    let Some(record) = record::read::<records::Sandbox>(&rt.sandbox_record(id))? else {
+    let root = rt.layout.sandbox_root(id);
+    let Some(record) = record::read::<records::Sandbox>(&rt.layout.sandbox_record(id))? else {
         // Killed before the record, or after its removal: nothing else of it exists.
         return fs::remove_dir_all(&root).or_gone().with_context(|| format!("remove {}", root.display()));
     };
@@ -83,7 +83,7 @@ fn recover_container(rt: &Runtime, call: &Call, record: &Record, task: Option<&T
     let damaged = |e| Error::caused(Kind::Internal, "its metadata is damaged", e);
     let metadata = records::Container::parse_from_bytes(&metadata.value).map_err(damaged)?;
     let container = Container::from_record(&record.id, &metadata, ContainerState::Created);
-    let status: ContainerStatus = record::read(&rt.container_status(&container.id))?.unwrap_or_default();
+    let status: ContainerStatus = record::read(&rt.layout.container_status(&container.id))?.unwrap_or_default();
     let seen = task.map(|t| t.state);
     let state = match (ended(&status), seen) {
         (Some(ended), None) => ContainerState::Exited(ended),
@@ -128,7 +128,7 @@ fn ended(status: &ContainerStatus) -> Option<Ended> {
 /// Removes directories and snapshots of containers that have no record.
 fn sweep(rt: &Runtime, call: &Call, records: &[Record]) -> Result<()> {
     let whole: HashSet<&str> = records.iter().map(|r| r.id.as_str()).collect();
-    for parent in [rt.config.root.join("containers"), rt.config.state.join("containers")] {
+    for parent in rt.layout.containers() {
         for id in entries(&parent)?.iter().filter(|id| !whole.contains(id.as_str())) {
             log::info!("removing {}: its container has no record", parent.join(id).display());
             if let Err(e) = fs::remove_dir_all(parent.join(id)) {

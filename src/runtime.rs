@@ -1,15 +1,15 @@
 //! Everything a verb is given: configuration, the outside world, the stores.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use crate::cni::Cni;
-use crate::config::{Config, Handler};
+use crate::config::{CgroupDriver, Config, Handler};
 use crate::containerd::Containerd;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::ids::{ContainerId, SandboxId};
+use crate::layout::Layout;
+use crate::oci::facts::{CgroupMode, HandlerFacts};
 use crate::stdio::Hub;
 use crate::store::image::ImageStore;
 use crate::store::{Container, Sandbox, Store};
@@ -23,6 +23,8 @@ const SETTLING: Size = Size { bound: 8, kept: 0, limit: usize::MAX };
 pub struct Runtime {
     /// As checked at start.
     pub config: Config,
+    /// Where everything is on disk.
+    pub layout: Layout,
     /// Facts of this machine.
     pub host: Host,
     /// containerd, or a fake of it.
@@ -43,6 +45,7 @@ pub struct Runtime {
     not_ready: Mutex<Option<String>>,
     /// Whether containerd answers.
     connected: AtomicBool,
+    clamp_noted: AtomicBool,
 }
 
 /// The parts a [`Runtime`] is put together from.
@@ -63,6 +66,7 @@ impl Runtime {
         let Parts { config, host, containerd, hub } = parts;
         let cni = Cni::new(&config.cni.conf_dir, config.cni.bin_dirs.clone(), &config.cni.cache_dir, config.cni.timeout);
         Runtime {
+            layout: Layout::new(&config),
             cni,
             hub,
             host,
@@ -73,6 +77,7 @@ impl Runtime {
             images: ImageStore::default(),
             not_ready: Mutex::new(Some(format!("waiting for containerd at {}", config.containerd.address.display()))),
             connected: AtomicBool::new(false),
+            clamp_noted: AtomicBool::new(false),
             config,
         }
     }
@@ -109,6 +114,34 @@ impl Runtime {
         })
     }
 
+    /// Whether systemd makes the cgroups of this handler's containers.
+    pub fn systemd_cgroup(&self, handler: &Handler) -> bool {
+        handler.systemd_cgroup.unwrap_or(match self.config.cgroup_driver {
+            CgroupDriver::Systemd => true,
+            CgroupDriver::Cgroupfs => false,
+            CgroupDriver::Auto => self.host.systemd && self.host.facts.cgroups == CgroupMode::V2,
+        })
+    }
+
+    /// A handler, as far as an OCI spec depends on it.
+    pub fn handler_facts(&self, handler: &Handler) -> HandlerFacts {
+        HandlerFacts {
+            systemd_cgroup: self.systemd_cgroup(handler),
+            privileged_without_host_devices: handler.privileged_without_host_devices,
+            ..HandlerFacts::default()
+        }
+    }
+
+    /// Says once that out-of-memory scores cannot be lowered here.
+    pub fn note_clamped_oom_score(&self, wanted: i32, given: i32) {
+        if !self.clamp_noted.swap(true, Ordering::AcqRel) {
+            log::warn!(
+                "oom_score_adj {wanted} was raised to {given}, cricket's own: without CAP_SYS_RESOURCE it cannot be \
+                 lowered (said once)"
+            );
+        }
+    }
+
     /// Which snapshotter a container's root filesystem is in.
     ///
     /// # Errors
@@ -118,40 +151,4 @@ impl Runtime {
         let handler = self.handler(sandbox.as_ref().map_or("", |s| &s.runtime_handler))?;
         Ok(self.config.snapshotter(handler).to_owned())
     }
-
-    /// Durable files of a sandbox.
-    pub fn sandbox_root(&self, id: &SandboxId) -> PathBuf {
-        self.config.root.join("sandboxes").join(id)
-    }
-
-    /// Its record.
-    pub fn sandbox_record(&self, id: &SandboxId) -> PathBuf {
-        self.sandbox_root(id).join("record")
-    }
-
-    /// Volatile files of a sandbox: pins and mounts.
-    pub fn sandbox_state(&self, id: &SandboxId) -> PathBuf {
-        self.config.state.join("sandboxes").join(id)
-    }
-
-    /// Where its network namespace is pinned; `ip netns` sees it there.
-    pub fn netns_path(&self, id: &SandboxId) -> PathBuf {
-        self.config.netns_dir.join(format!("cricket-{id}"))
-    }
-
-    /// Durable files of a container.
-    pub fn container_root(&self, id: &ContainerId) -> PathBuf {
-        self.config.root.join("containers").join(id)
-    }
-
-    /// Its status record.
-    pub fn container_status(&self, id: &ContainerId) -> PathBuf {
-        self.container_root(id).join("status")
-    }
-
-    /// Volatile files of a container: its FIFOs.
-    pub fn container_state(&self, id: &ContainerId) -> PathBuf {
-        self.config.state.join("containers").join(id)
-    }
 }
-

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use cricket_proto::runtime::{ExecSyncRequest, ExecSyncResponse};
-use serde_json::Value;
+use oci_spec::runtime::Spec;
 
 use crate::call::Call;
 use crate::container::streams::{wire, Fifos};
@@ -12,6 +12,7 @@ use crate::container::task::SIGKILL;
 use crate::containerd::NewExec;
 use crate::error::{Context, Error, Idempotent, Kind, Result};
 use crate::ids::ContainerId;
+use crate::oci;
 use crate::rollback::Rollback;
 use crate::runtime::Runtime;
 use crate::stdio::{Capture, Sink};
@@ -49,8 +50,8 @@ fn run(
     timeout: Option<Duration>,
 ) -> Result<ExecSyncResponse> {
     let (id, exec_id) = (container.id.as_str(), ContainerId::random()?);
-    let process = process(&rt.containerd.container(call, id)?.spec, command)?;
-    let dir = rt.container_state(&container.id).join("exec").join(&exec_id);
+    let process = process(&rt.containerd.container(call, id)?.spec, &command)?;
+    let dir = rt.layout.container_state(&container.id).join("exec").join(&exec_id);
     let exec_id = exec_id.as_str();
     let output = Capture::new(MAX_OUTPUT);
 
@@ -103,15 +104,11 @@ fn end(rt: &Runtime, id: &str, exec_id: &str) -> Result<()> {
 }
 
 /// The container's own process with another command line and no terminal.
-fn process(spec: &[u8], command: Vec<String>) -> Result<Vec<u8>> {
+fn process(spec: &[u8], command: &[String]) -> Result<Vec<u8>> {
     let damaged = |e| Error::caused(Kind::Internal, "the container's spec is damaged", e);
-    let mut spec: Value = serde_json::from_slice(spec).map_err(damaged)?;
-    let process = spec.get_mut("process").and_then(Value::as_object_mut);
-    let process = process.ok_or_else(|| Error::internal("the container's spec has no process"))?;
-    process.insert("args".into(), command.into());
-    process.insert("terminal".into(), false.into());
-    process.remove("consoleSize");
-    serde_json::to_vec(process).map_err(damaged)
+    let spec: Spec = serde_json::from_slice(spec).map_err(damaged)?;
+    let first = spec.process().as_ref().ok_or_else(|| Error::internal("the container's spec has no process"))?;
+    serde_json::to_vec(&oci::process::exec(first, command, false)?).map_err(damaged)
 }
 
 #[cfg(test)]
@@ -119,17 +116,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_process_is_the_containers_with_another_command() {
-        let spec = br#"{"process":{"args":["sleep"],"terminal":true,"cwd":"/x","env":["A=b"]}}"#;
-        let made: Value = serde_json::from_slice(&process(spec, vec!["id".into(), "-u".into()]).unwrap()).unwrap();
-        let want = serde_json::json!({"args": ["id", "-u"], "terminal": false, "cwd": "/x", "env": ["A=b"]});
-        assert_eq!(made, want);
-    }
-
-    #[test]
     fn a_damaged_spec_is_told() {
         for spec in [&b"{"[..], b"{}"] {
-            assert_eq!(process(spec, vec!["x".into()]).map_err(|e| e.kind()), Err(Kind::Internal));
+            assert_eq!(process(spec, &["x".into()]).map_err(|e| e.kind()), Err(Kind::Internal));
         }
     }
 }

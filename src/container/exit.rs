@@ -38,7 +38,7 @@ fn end_with(rt: &Runtime, container: &Container, ended: Ended) {
         log::warn!("log of container {id}: {e}");
     }
     let state = ContainerState::Exited(ended.clone());
-    if let Err(e) = record::write(&rt.container_status(&container.id), &state.record(), Durability::Disk) {
+    if let Err(e) = record::write(&rt.layout.container_status(&container.id), &state.record(), Durability::Disk) {
         log::error!("container {id} ended with code {}, which a restart of cricket will not know: {e}", ended.code);
     }
     container.set_exited(ended);

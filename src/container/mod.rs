@@ -12,7 +12,7 @@ mod stop;
 mod streams;
 mod task;
 
-pub use create::{create, METADATA_TYPE};
+pub use create::{create, METADATA_TYPE, OWN_SNAPSHOT};
 pub use exec_sync::exec_sync;
 pub use exit::{reconcile, settle};
 pub use list::{list, of_sandbox};

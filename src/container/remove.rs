@@ -56,8 +56,8 @@ fn erase(rt: &Runtime, call: &Call, container: &Container) -> Result<()> {
         .remove_snapshot(call, &SnapshotRef { snapshotter: &snapshotter, key: id })
         .or_gone()
         .context("remove its snapshot")?;
-    remove_tree(&rt.container_state(&container.id))?;
-    remove_tree(&rt.container_root(&container.id))
+    remove_tree(&rt.layout.container_state(&container.id))?;
+    remove_tree(&rt.layout.container_root(&container.id))
 }
 
 fn remove_tree(path: &Path) -> Result<()> {

@@ -27,7 +27,7 @@ pub fn start(rt: &Runtime, call: &Call, request: StartContainerRequest) -> Resul
         Ok(pid) => {
             let running = ContainerState::Running { pid, started_at: clock::now() };
             // For our own restart only: a power cut ends the container anyway.
-            if let Err(e) = record::write(&rt.container_status(&container.id), &running.record(), Durability::Memory) {
+            if let Err(e) = record::write(&rt.layout.container_status(&container.id), &running.record(), Durability::Memory) {
                 log::warn!("container {} runs, but its start cannot be recorded: {e}", container.id);
             }
             let ContainerState::Running { pid, started_at } = running else { unreachable!("made two lines above") };
@@ -44,7 +44,7 @@ pub fn start(rt: &Runtime, call: &Call, request: StartContainerRequest) -> Resul
             rt.hub.close(container.id.as_str());
             let ended = Ended::start_error(clock::now(), e.to_string());
             let state = ContainerState::Exited(ended.clone());
-            if let Err(e) = record::write(&rt.container_status(&container.id), &state.record(), Durability::Disk) {
+            if let Err(e) = record::write(&rt.layout.container_status(&container.id), &state.record(), Durability::Disk) {
                 log::warn!("failed start of container {} cannot be recorded: {e}", container.id);
             }
             starting.failed(ended);

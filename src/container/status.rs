@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use cricket_proto::runtime::{
     ContainerResources, ContainerStatus, ContainerStatusRequest, ContainerStatusResponse, ContainerUser, ImageSpec,
-    LinuxContainerUser, Signal,
+    LinuxContainerUser,
 };
-use protobuf::{Enum, EnumOrUnknown, MessageField};
+use protobuf::MessageField;
 use serde_json::{json, Value};
 
 use crate::call::Call;
 use crate::error::Result;
+use crate::oci;
 use crate::runtime::Runtime;
 use crate::store::{Container, ContainerState};
 
@@ -58,15 +59,9 @@ fn describe(rt: &Runtime, container: &Container) -> ContainerStatus {
             ..Default::default()
         }),
         user: MessageField::some(ContainerUser { linux: MessageField::some(user), ..Default::default() }),
-        stop_signal: stop_signal(container.stop_signal),
+        stop_signal: oci::signal::to_cri(container.stop_signal).into(),
         ..Default::default()
     }
-}
-
-/// The CRI's enum value of a signal number.
-fn stop_signal(number: u32) -> EnumOrUnknown<Signal> {
-    let known = Signal::VALUES.iter().find(|s| crate::oci::signal::parse(&format!("{s:?}")).is_ok_and(|n| n == number));
-    known.copied().unwrap_or(Signal::RUNTIME_DEFAULT).into()
 }
 
 fn info(rt: &Runtime, call: &Call, container: &Container) -> Result<HashMap<String, String>> {

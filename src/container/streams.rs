@@ -50,7 +50,7 @@ pub fn wire(path: Option<&PathBuf>) -> String {
 
 /// Makes the FIFOs of a container that is about to start and lets the hub read them into its log.
 pub fn attach(rt: &Runtime, container: &Container) -> Result<Fifos> {
-    let dir = rt.container_state(&container.id).join("io");
+    let dir = rt.layout.container_state(&container.id).join("io");
     let fifos = Fifos::make(&dir, container.config.stdin, container.config.tty)?;
     rt.hub.open(container.id.as_str(), fifos.outputs(log_sink(container)))?;
     Ok(fifos)

@@ -7,9 +7,11 @@ mod client;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod time;
+mod runc;
 mod types;
 
 pub use client::Client;
+pub use runc::RuncOptions;
 pub use types::*;
 
 use std::io::Read;

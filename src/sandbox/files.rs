@@ -1,69 +1,40 @@
 //! The files every container of a pod shares: hostname, hosts, resolv.conf, and /dev/shm.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cricket_proto::runtime::DNSConfig;
 
 use crate::error::{Context, Idempotent, Result};
 use crate::ids::SandboxId;
+use crate::oci::facts::SandboxFiles;
 use crate::runtime::Runtime;
 use crate::sys::mount;
 
 /// Size of a pod's /dev/shm, as every runtime has it.
 const SHM_BYTES: u64 = 64 << 20;
 
-/// Where a sandbox's files are.
-#[derive(Clone, Debug)]
-pub struct Files {
-    /// `/etc/hostname`.
-    pub hostname: PathBuf,
-    /// `/etc/hosts`.
-    pub hosts: PathBuf,
-    /// `/etc/resolv.conf`.
-    pub resolv_conf: PathBuf,
-    /// `/dev/shm`; the host's own with the host's IPC namespace.
-    pub shm: PathBuf,
-}
-
-impl Files {
-    /// The paths for a sandbox; `host_ipc`: it lives in the host's IPC namespace.
-    pub fn of(rt: &Runtime, id: &SandboxId, host_ipc: bool) -> Self {
-        let root = rt.sandbox_root(id);
-        Files {
-            hostname: root.join("hostname"),
-            hosts: root.join("hosts"),
-            resolv_conf: root.join("resolv.conf"),
-            shm: if host_ipc { PathBuf::from("/dev/shm") } else { shm_path(rt, id) },
-        }
-    }
-
-    /// Writes the three files. The directory must exist.
-    pub fn write(&self, hostname: &str, dns: Option<&DNSConfig>) -> Result<()> {
-        let resolv = match dns {
-            Some(dns) => resolv_conf(dns),
-            None => host_file("/etc/resolv.conf")?,
-        };
-        put(&self.hostname, &format!("{hostname}\n"))?;
-        put(&self.hosts, &host_file("/etc/hosts")?)?;
-        put(&self.resolv_conf, &resolv)
-    }
-}
-
-fn shm_path(rt: &Runtime, id: &SandboxId) -> PathBuf {
-    rt.sandbox_state(id).join("shm")
+/// Writes hostname, hosts and resolv.conf. The directory must exist.
+pub fn write(files: &SandboxFiles, hostname: &str, dns: Option<&DNSConfig>) -> Result<()> {
+    let resolv = match dns {
+        Some(dns) => resolv_conf(dns),
+        None => host_file("/etc/resolv.conf")?,
+    };
+    put(&files.hostname, &format!("{hostname}\n"))?;
+    put(&files.hosts, &host_file("/etc/hosts")?)?;
+    put(&files.resolv_conf, &resolv)
 }
 
 /// Mounts the pod's own /dev/shm.
 pub fn mount_shm(rt: &Runtime, id: &SandboxId) -> Result<()> {
-    let path = shm_path(rt, id);
+    let path = rt.layout.shm(id);
     fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
     mount::shm(&path, SHM_BYTES).with_context(|| format!("mount {}", path.display()))
 }
 
 /// Takes the pod's /dev/shm down. Idempotent.
 pub fn unmount_shm(rt: &Runtime, id: &SandboxId) -> Result<()> {
-    let path = shm_path(rt, id);
+    let path = rt.layout.shm(id);
     mount::detach(&path).with_context(|| format!("unmount {}", path.display()))?;
     fs::remove_dir(&path).or_gone().with_context(|| format!("remove {}", path.display()))
 }

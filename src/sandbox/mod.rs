@@ -18,5 +18,4 @@ pub use run::run;
 pub use status::status;
 pub use stop::stop;
 pub use teardown::{stands, teardown};
-pub use files::Files;
-pub use pins::Pins;
+

@@ -24,7 +24,7 @@ fn remove_sandbox(rt: &Runtime, call: &Call, sandbox: &Sandbox) -> Result<()> {
     for container in container::of_sandbox(rt, &sandbox.id) {
         container::remove_container(rt, call, &container)?;
     }
-    let root = rt.sandbox_root(&sandbox.id);
+    let root = rt.layout.sandbox_root(&sandbox.id);
     fs::remove_dir_all(&root).or_gone().with_context(|| format!("remove {}", root.display()))?;
     rt.sandboxes.remove(sandbox.id.as_str());
     Ok(())

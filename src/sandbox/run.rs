@@ -14,10 +14,9 @@ use crate::call::Call;
 use crate::clock;
 use crate::error::{Context, Error, Idempotent, Kind, Result};
 use crate::ids::SandboxId;
+use crate::oci::facts::{Namespaces, SandboxFiles};
 use crate::runtime::Runtime;
-use crate::sandbox::files::{self, Files};
-use crate::sandbox::pins::Pins;
-use crate::sandbox::{network, sysctl, teardown};
+use crate::sandbox::{files, network, pins, sysctl, teardown};
 use crate::store::record::{self, Durability};
 use crate::store::sandbox::{namespace_options, reserved_name};
 use crate::store::{Reservation, Sandbox, SandboxState};
@@ -31,8 +30,8 @@ struct Plan {
     id: SandboxId,
     config: PodSandboxConfig,
     hostname: String,
-    pins: Pins,
-    files: Files,
+    pins: Namespaces,
+    files: SandboxFiles,
     sysctls: Vec<(PathBuf, String)>,
 }
 
@@ -67,7 +66,7 @@ impl Plan {
         check_namespaces(&config, &options)?;
         network::check(&config)?;
         let id = SandboxId::random()?;
-        let pins = Pins::of(rt, &id, &options);
+        let pins = rt.layout.pins(&id, &options);
         let hostname = match config.hostname.as_str() {
             "" => rt.host.hostname.clone(),
             own if own.len() > MAX_HOSTNAME => {
@@ -76,8 +75,7 @@ impl Plan {
             own => own.to_owned(),
         };
         let asked = config.linux.sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let sysctls = sysctl::plan(asked, pins.own())?;
-        let host_ipc = pins.ipc.is_none();
+        let sysctls = sysctl::plan(asked, pins::own(&pins))?;
         let record = records::Sandbox {
             id: id.to_string(),
             config: MessageField::some(config.clone()),
@@ -86,20 +84,20 @@ impl Plan {
             netns_path: pins.net.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned(),
             ..Default::default()
         };
-        Ok(Plan { files: Files::of(rt, &id, host_ipc), record, id, config, hostname, pins, sysctls })
+        Ok(Plan { files: rt.layout.sandbox_files(&id, &options), record, id, config, hostname, pins, sysctls })
     }
 
     /// Makes it all. The record comes first, so that a daemon that is killed midway knows what to undo.
     fn act(&self, rt: &Runtime, call: &Call) -> Result<Sandbox> {
-        let (root, state) = (rt.sandbox_root(&self.id), rt.sandbox_state(&self.id));
+        let (root, state) = (rt.layout.sandbox_root(&self.id), rt.layout.sandbox_state(&self.id));
         for dir in [&root, &state] {
             let made = fs::DirBuilder::new().mode(0o711).recursive(true).create(dir);
             made.with_context(|| format!("make {}", dir.display()))?;
         }
         // A power cut takes the namespaces with it; the network's own cache on disk remembers the addresses.
-        record::write(&rt.sandbox_record(&self.id), &self.record, Durability::Memory)?;
-        self.pins.create(&self.hostname, &self.sysctls)?;
-        self.files.write(&self.hostname, self.config.dns_config.as_ref())?;
+        record::write(&rt.layout.sandbox_record(&self.id), &self.record, Durability::Memory)?;
+        pins::create(&self.pins, &self.hostname, &self.sysctls)?;
+        files::write(&self.files, &self.hostname, self.config.dns_config.as_ref())?;
         if self.pins.ipc.is_some() {
             files::mount_shm(rt, &self.id)?;
         }
@@ -113,13 +111,13 @@ impl Plan {
             ips: ips.iter().map(ToString::to_string).collect(),
             ..self.record.clone()
         };
-        record::write(&rt.sandbox_record(&self.id), &record, Durability::Disk)?;
+        record::write(&rt.layout.sandbox_record(&self.id), &record, Durability::Disk)?;
         Ok(Sandbox::ready(&record))
     }
 
     fn undo(&self, rt: &Runtime, slot: Reservation<'_, Sandbox>) {
         let gone = teardown::teardown(rt, &Call::undo(), &self.id, &self.config)
-            .and_then(|()| fs::remove_dir_all(rt.sandbox_root(&self.id)).or_gone());
+            .and_then(|()| fs::remove_dir_all(rt.layout.sandbox_root(&self.id)).or_gone());
         if let Err(e) = gone {
             log::warn!("pod sandbox {} is kept, not ready, until it can be stopped: {e}", self.id);
             slot.fill(Sandbox::from_record(&self.record, SandboxState::NotReady));

@@ -67,7 +67,7 @@ fn info(rt: &Runtime, sandbox: &Sandbox) -> HashMap<String, String> {
         "cgroupParent": sandbox.config.linux.cgroup_parent,
         "logDirectory": sandbox.config.log_directory,
         "sysctls": sandbox.config.linux.sysctls,
-        "record": rt.sandbox_record(&sandbox.id),
+        "record": rt.layout.sandbox_record(&sandbox.id),
     });
     HashMap::from([("info".to_owned(), info.to_string())])
 }

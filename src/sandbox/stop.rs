@@ -25,7 +25,7 @@ pub fn stop_sandbox(rt: &Runtime, call: &Call, sandbox: &Sandbox) -> Result<()> 
     // From here on no container may join, and a daemon that is killed midway does not call it ready again.
     sandbox.set_not_ready();
     if was_ready {
-        record::write(&rt.sandbox_record(&sandbox.id), &sandbox.record(), Durability::Memory)?;
+        record::write(&rt.layout.sandbox_record(&sandbox.id), &sandbox.record(), Durability::Memory)?;
     }
     container::kill_all(rt, call, &sandbox.id)?;
     teardown::teardown(rt, call, &sandbox.id, &sandbox.config)

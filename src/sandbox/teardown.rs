@@ -9,9 +9,7 @@ use crate::call::Call;
 use crate::error::{Context, Idempotent, Result};
 use crate::ids::SandboxId;
 use crate::runtime::Runtime;
-use crate::sandbox::files;
-use crate::sandbox::network;
-use crate::sandbox::pins::Pins;
+use crate::sandbox::{files, network, pins};
 use crate::store::sandbox::namespace_options;
 use crate::store::Sandbox;
 
@@ -21,22 +19,22 @@ use crate::store::Sandbox;
 /// Idempotent, and right for a half-made sandbox: the undo of RunPodSandbox, StopPodSandbox and recovery all end here.
 /// The network comes first and keeps its namespace until it is given back, so that a retry has something to work with.
 pub fn teardown(rt: &Runtime, call: &Call, id: &SandboxId, config: &PodSandboxConfig) -> Result<()> {
-    let pins = Pins::of(rt, id, &namespace_options(config));
-    let network = match &pins.net {
+    let held = rt.layout.pins(id, &namespace_options(config));
+    let network = match &held.net {
         Some(netns) => network::detach(rt, call, id, config, netns),
         None => Ok(()),
     };
     let shm = files::unmount_shm(rt, id);
     network?;
-    pins.remove()?;
+    pins::remove(&held)?;
     shm?;
-    remove_dir(&rt.sandbox_state(id))
+    remove_dir(&rt.layout.sandbox_state(id))
 }
 
 /// Whether everything that makes a sandbox READY is there; not after a reboot.
 pub fn stands(rt: &Runtime, sandbox: &Sandbox) -> bool {
-    let pins = Pins::of(rt, &sandbox.id, &sandbox.namespaces());
-    rt.sandbox_state(&sandbox.id).is_dir() && pins.stand()
+    let held = rt.layout.pins(&sandbox.id, &sandbox.namespaces());
+    rt.layout.sandbox_state(&sandbox.id).is_dir() && pins::stand(&held)
 }
 
 fn remove_dir(path: &Path) -> Result<()> {

@@ -1,0 +1,216 @@
+//! CreateContainer: plan, act with undo, commit.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use cricket_proto::records;
+use cricket_proto::runtime::{
+    ContainerConfig, CreateContainerRequest, CreateContainerResponse, NamespaceMode,
+};
+use oci_spec::runtime::Spec;
+use protobuf::{Message, MessageField};
+
+use crate::call::Call;
+use crate::clock;
+use crate::config::Handler;
+use crate::containerd::{Any, Labels, Record, RuncOptions, SnapshotRef};
+use crate::error::{Context, Error, Idempotent, Kind, Result};
+use crate::host;
+use crate::ids::ContainerId;
+use crate::image::{unpack, Images};
+use crate::oci::facts::{HandlerFacts, Namespaces};
+use crate::oci::user::User;
+use crate::oci;
+use crate::rollback::Rollback;
+use crate::runtime::Runtime;
+use crate::store::container::reserved_name;
+use crate::store::image::Image;
+use crate::store::{Container, ContainerState, Sandbox};
+
+/// The extension of containerd's record that holds ours.
+pub const METADATA_TYPE: &str = "cricket.v1.Container";
+/// Marks the snapshots that are ours to remove; its value is the container's id.
+pub const OWN_SNAPSHOT: &str = "cricket/container";
+/// Keeps containerd's garbage collection away from a snapshot that no record names yet. We remove what we make, so it
+/// may stay.
+const GC_ROOT: &str = "containerd.io/gc.root";
+
+/// Everything about the container that is known before anything is made.
+struct Plan<'a> {
+    id: ContainerId,
+    sandbox: &'a Sandbox,
+    handler: &'a Handler,
+    image: &'a Image,
+    config: ContainerConfig,
+    log_path: Option<PathBuf>,
+    target_pid: Option<u32>,
+}
+
+/// Makes a container: its snapshot, its OCI spec, its containerd record. No process yet. Blocks for containerd.
+///
+/// # Errors
+/// `InvalidArgument` and `Unimplemented` before anything happens; `NotFound` for sandbox or image; `AlreadyExists` for
+/// a name in use; `FailedPrecondition` if the sandbox is not ready; otherwise what failed, and nothing is left.
+pub fn create(rt: &Runtime, call: &Call, request: CreateContainerRequest) -> Result<CreateContainerResponse> {
+    let sandbox = rt.sandboxes.get(&request.pod_sandbox_id)?;
+    sandbox.must_be_ready()?;
+    let config = request.config.into_option().ok_or_else(|| Error::invalid("request has no container config"))?;
+    let name = reserved_name(&config, &sandbox.config.metadata)?;
+    let image = rt.images.get(&config.image.image).map_err(|e| match e.kind() {
+        Kind::NotFound => e.context("the image must be pulled or imported first"),
+        _ => e,
+    })?;
+    let plan = Plan {
+        id: ContainerId::random()?,
+        sandbox: &sandbox,
+        handler: rt.handler(&sandbox.runtime_handler)?,
+        image: &image,
+        log_path: log_path(&sandbox.config.log_directory, &config.log_path),
+        target_pid: target_pid(rt, &sandbox, &config)?,
+        config,
+    };
+    plan.check(rt)?;
+    let slot = rt.containers.reserve(&name, plan.id.as_str())?;
+    call.check()?;
+    let container = plan.act(rt, call).with_context(|| format!("create container {name}"))?;
+    let container = slot.fill(container);
+    Ok(CreateContainerResponse { container_id: container.id.to_string(), ..Default::default() })
+}
+
+impl Plan<'_> {
+    fn check(&self, rt: &Runtime) -> Result<()> {
+        oci::check(&self.request(rt, &rt.handler_facts(self.handler)))
+    }
+
+    fn request<'a>(&'a self, rt: &'a Runtime, handler: &'a HandlerFacts) -> oci::Request<'a> {
+        let (sandbox, config, image) = (&self.sandbox.config, &self.config, &self.image.config);
+        oci::Request { sandbox, config, image, host: &rt.host.facts, handler }
+    }
+
+    fn act(&self, rt: &Runtime, call: &Call) -> Result<Container> {
+        let containerd = &*rt.containerd;
+        let (id, snapshotter) = (self.id.as_str(), rt.config.snapshotter(self.handler));
+        let at = SnapshotRef { snapshotter, key: id };
+        let mut undo = Rollback::new();
+
+        let root = rt.layout.container_root(&self.id);
+        let made = fs::DirBuilder::new().mode(0o711).recursive(true).create(&root);
+        made.with_context(|| format!("make {}", root.display()))?;
+        undo.push("container directory", || fs::remove_dir_all(&root).or_gone());
+
+        unpack::ensure(&Images { containerd, store: &rt.images, snapshotter }, call, self.image)?;
+        undo.push("snapshot", || containerd.remove_snapshot(&Call::undo(), &at).or_gone());
+        let labels = Labels::from([(OWN_SNAPSHOT.into(), id.into()), (GC_ROOT.into(), "cricket".into())]);
+        containerd.prepare_snapshot(call, &at, &self.image.chain_id, &labels).context("prepare snapshot")?;
+
+        let (record, container) = self.record(rt, snapshotter)?;
+        call.check()?;
+        undo.push("containerd record", || containerd.delete_container(&Call::undo(), id).or_gone());
+        containerd.create_container(call, &record).context("create containerd record")?;
+        undo.commit();
+        Ok(container)
+    }
+
+    fn spec(&self, rt: &Runtime, handler: &HandlerFacts, user: &User) -> Result<Spec> {
+        let request = self.request(rt, handler);
+        let score = oci::resources::oom_score_adj(&self.config.linux.resources, &rt.host.facts)?;
+        if let Some(wanted) = score.clamped_from {
+            rt.note_clamped_oom_score(wanted, score.value);
+        }
+        let devices = host::devices::resolve(&self.config.devices, request.wants_host_devices())?;
+        let mounts = host::mounts::resolve(&self.config.mounts)?;
+        oci::container::spec(&oci::container::Input {
+            request,
+            id: &self.id,
+            sandbox_id: &self.sandbox.id,
+            namespaces: &self.namespaces(rt),
+            hostname: self.hostname(rt),
+            files: &rt.layout.sandbox_files(&self.sandbox.id, &self.sandbox.namespaces()),
+            user,
+            mounts: &mounts,
+            devices: &devices,
+        })
+    }
+
+    /// What the container joins of its pod.
+    fn namespaces(&self, rt: &Runtime) -> Namespaces {
+        let pins = rt.layout.pins(&self.sandbox.id, &self.sandbox.namespaces());
+        let pid = self.target_pid.map(|pid| PathBuf::from(format!("/proc/{pid}/ns/pid")));
+        Namespaces { pid, ..pins }
+    }
+
+    fn hostname<'a>(&'a self, rt: &'a Runtime) -> &'a str {
+        match self.sandbox.config.hostname.as_str() {
+            "" => &rt.host.hostname,
+            own => own,
+        }
+    }
+
+    /// The containerd record, spec and metadata in it, and what the store keeps.
+    fn record(&self, rt: &Runtime, snapshotter: &str) -> Result<(Record, Container)> {
+        let handler = rt.handler_facts(self.handler);
+        let user = oci::user::wanted(&self.config, &self.image.config)?.by_number()?;
+        let spec = serde_json::to_vec(&self.spec(rt, &handler, &user)?);
+        let metadata = records::Container {
+            sandbox_id: self.sandbox.id.to_string(),
+            config: MessageField::some(self.config.clone()),
+            image_id: self.image.id.clone(),
+            log_path: self.log_path.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned(),
+            stop_signal: oci::signal::of(&self.config, &self.image.config)?,
+            created_at: clock::now(),
+            uid: i64::from(user.uid),
+            gid: i64::from(user.gid),
+            supplemental_groups: user.additional_gids.iter().copied().map(i64::from).collect(),
+            ..Default::default()
+        };
+        let encoded = metadata.write_to_bytes();
+        let encoded = encoded.map_err(|e| Error::caused(Kind::Internal, "encode container metadata", e))?;
+        let record = Record {
+            id: self.id.to_string(),
+            labels: oci::labels::of(&self.config.labels, &self.image.config.labels),
+            image: self.image.names.first().cloned().unwrap_or_default(),
+            runtime: self.handler.runtime_type.clone(),
+            runtime_options: runtime_options(self.handler, handler.systemd_cgroup)?,
+            spec: spec.map_err(|e| Error::caused(Kind::Internal, "encode the runtime spec", e))?,
+            snapshotter: snapshotter.to_owned(),
+            snapshot_key: self.id.to_string(),
+            extensions: BTreeMap::from([(
+                METADATA_TYPE.to_owned(),
+                Any { type_url: METADATA_TYPE.to_owned(), value: encoded },
+            )]),
+            created_at: 0,
+        };
+        let container = Container::from_record(self.id.as_str(), &metadata, ContainerState::Created);
+        Ok((record, container))
+    }
+}
+
+/// `<sandbox's log directory>/<container's log path>`; no log if either is missing.
+fn log_path(directory: &str, path: &str) -> Option<PathBuf> {
+    (!directory.is_empty() && !path.is_empty()).then(|| Path::new(directory).join(path))
+}
+
+/// The pid whose PID namespace the container joins, with namespace mode TARGET.
+///
+/// # Errors
+/// `InvalidArgument` for a target of another pod; `NotFound`, `FailedPrecondition` for one that does not run.
+fn target_pid(rt: &Runtime, sandbox: &Sandbox, config: &ContainerConfig) -> Result<Option<u32>> {
+    let options = config.linux.security_context.namespace_options.clone().unwrap_or_default();
+    if options.pid != NamespaceMode::TARGET.into() {
+        return Ok(None);
+    }
+    let target = rt.containers.get(&options.target_id).context("PID namespace target")?;
+    if target.sandbox_id != sandbox.id {
+        return Err(Error::invalid(format!("PID namespace target {} is in another pod", target.id)));
+    }
+    target.must_be_running().context("PID namespace target").map(Some)
+}
+
+/// The shim's options; only the runc family's are known.
+fn runtime_options(handler: &Handler, systemd_cgroup: bool) -> Result<Option<Any>> {
+    let path = |p: &Option<PathBuf>| p.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned();
+    let options = RuncOptions { binary: &path(&handler.binary), root: &path(&handler.root), systemd_cgroup };
+    handler.runtime_type.contains(".runc.").then(|| options.encode()).transpose()
+}

@@ -1,0 +1,102 @@
+//! Where everything is on disk. Pure: paths are computed, nothing is touched.
+//!
+//! ```text
+//! <root>/sandboxes/<id>/    record hostname hosts resolv.conf        durable
+//! <root>/containers/<id>/   status                                   durable
+//! <state>/sandboxes/<id>/   ipc uts shm/                             gone after a boot
+//! <state>/containers/<id>/  io/{stdin,stdout,stderr} exec/<id>/…     gone after a boot
+//! <netns_dir>/cricket-<id>                                           gone after a boot
+//! ```
+
+use std::path::PathBuf;
+
+use cricket_proto::runtime::{NamespaceMode, NamespaceOption};
+
+use crate::config::Config;
+use crate::ids::{ContainerId, SandboxId};
+use crate::oci::facts::{Namespaces, SandboxFiles};
+
+/// The directories that the configuration names.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+    state: PathBuf,
+    netns_dir: PathBuf,
+}
+
+impl Layout {
+    /// The layout of a configuration.
+    pub fn new(config: &Config) -> Self {
+        Layout { root: config.root.clone(), state: config.state.clone(), netns_dir: config.netns_dir.clone() }
+    }
+
+    /// The parents of all durable and all volatile container directories.
+    pub fn containers(&self) -> [PathBuf; 2] {
+        [self.root.join("containers"), self.state.join("containers")]
+    }
+
+    /// The parent of all durable sandbox directories.
+    pub fn sandboxes(&self) -> PathBuf {
+        self.root.join("sandboxes")
+    }
+
+    /// Durable files of a sandbox.
+    pub fn sandbox_root(&self, id: &SandboxId) -> PathBuf {
+        self.sandboxes().join(id)
+    }
+
+    /// Its record.
+    pub fn sandbox_record(&self, id: &SandboxId) -> PathBuf {
+        self.sandbox_root(id).join("record")
+    }
+
+    /// Volatile files of a sandbox: pins and mounts.
+    pub fn sandbox_state(&self, id: &SandboxId) -> PathBuf {
+        self.state.join("sandboxes").join(id)
+    }
+
+    /// Where its /dev/shm is mounted.
+    pub fn shm(&self, id: &SandboxId) -> PathBuf {
+        self.sandbox_state(id).join("shm")
+    }
+
+    /// Where the namespaces are pinned that a sandbox does not share with the host. `ip netns` sees the network's; the
+    /// host's network goes with the host's name.
+    pub fn pins(&self, id: &SandboxId, options: &NamespaceOption) -> Namespaces {
+        let host_network = options.network == NamespaceMode::NODE.into();
+        let host_ipc = options.ipc == NamespaceMode::NODE.into();
+        Namespaces {
+            net: (!host_network).then(|| self.netns_dir.join(format!("cricket-{id}"))),
+            uts: (!host_network).then(|| self.sandbox_state(id).join("uts")),
+            ipc: (!host_ipc).then(|| self.sandbox_state(id).join("ipc")),
+            pid: None,
+        }
+    }
+
+    /// The files that every container of a sandbox sees.
+    pub fn sandbox_files(&self, id: &SandboxId, options: &NamespaceOption) -> SandboxFiles {
+        let root = self.sandbox_root(id);
+        let host_ipc = options.ipc == NamespaceMode::NODE.into();
+        SandboxFiles {
+            hostname: root.join("hostname"),
+            hosts: root.join("hosts"),
+            resolv_conf: root.join("resolv.conf"),
+            shm: if host_ipc { PathBuf::from("/dev/shm") } else { self.shm(id) },
+        }
+    }
+
+    /// Durable files of a container.
+    pub fn container_root(&self, id: &ContainerId) -> PathBuf {
+        self.root.join("containers").join(id)
+    }
+
+    /// Its status record.
+    pub fn container_status(&self, id: &ContainerId) -> PathBuf {
+        self.container_root(id).join("status")
+    }
+
+    /// Volatile files of a container: its FIFOs.
+    pub fn container_state(&self, id: &ContainerId) -> PathBuf {
+        self.state.join("containers").join(id)
+    }
+}
