@@ -1,0 +1,344 @@
+//! Runs a child process to its end under a deadline: feeds its stdin, collects bounded output, kills its whole group.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::sync::Mutex;
+
+/// How much is read from one pipe before the deadline is looked at again; no pipe holds more unless root enlarged it.
+const DRAIN_BYTES: usize = 1 << 20;
+/// How long a killed process may take to die before it is left to [`STUCK`].
+const DEATH: Duration = Duration::from_secs(2);
+/// How much of stderr an error message quotes.
+const TAIL_BYTES: usize = 1024;
+
+/// Killed processes that the kernel did not let go yet (a dead file server, usually). Every [`run`] reaps those that
+/// have ended since, so that none stays a zombie and no thread waits for one.
+static STUCK: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+
+/// What a process left behind.
+#[derive(Debug)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// All of its standard output.
+    pub stdout: Vec<u8>,
+    /// The end of its standard error, at most `max_output` bytes.
+    pub stderr: Vec<u8>,
+}
+
+/// Runs `command` in a process group of its own, writes `stdin` to it and waits until it exits. Blocks, at most a
+/// little longer than until `deadline`.
+///
+/// Only the process itself is waited for: one that it leaves in the background may keep the pipes open and goes on.
+/// At the deadline the whole group is killed. Needs Linux 5.3 (`pidfd_open`).
+///
+/// # Errors
+/// `DeadlineExceeded` when it was killed at the deadline, `ResourceExhausted` when it wrote more than `max_output`
+/// bytes to stdout and was killed for that; `Unknown` when it could not be started. A failure exit is not an error.
+pub fn run(command: &mut Command, stdin: &[u8], deadline: Option<Instant>, max_output: usize) -> Result<Output> {
+    reap_stuck();
+    let mut child = command
+        .stdin(if stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("start {}", command.get_program().to_string_lossy()))?;
+    let exit = match pidfd(&child) {
+        Ok(exit) => exit,
+        Err(e) => {
+            kill_group(&child);
+            child.wait().context("wait for a killed process")?;
+            return Err(e);
+        }
+    };
+    let mut pipes = Pipes::of(&mut child);
+    match pipes.pump(&exit, stdin, deadline, max_output) {
+        Ok(()) => {
+            let status = child.wait().context("wait for a process")?;
+            Ok(Output { status, stdout: pipes.stdout.data, stderr: pipes.stderr.data })
+        }
+        Err(e) => {
+            end(child, &exit);
+            let said = tail(&pipes.stderr.data);
+            Err(if said.is_empty() {
+                e
+            } else {
+                Error::new(e.kind(), format!("{}: it last said: {said}", e.message()))
+            })
+        }
+    }
+}
+
+/// The end of what a process wrote, as one line for a message: at most 1 KiB, control characters made spaces.
+pub fn tail(output: &[u8]) -> String {
+    let start = output.len().saturating_sub(TAIL_BYTES);
+    let text = String::from_utf8_lossy(&output[start..]);
+    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Our ends of a child's three pipes.
+struct Pipes {
+    stdin: Option<File>,
+    stdout: Collected,
+    stderr: Collected,
+}
+
+/// One output pipe until its end of file, and what came out of it.
+struct Collected {
+    pipe: Option<File>,
+    data: Vec<u8>,
+}
+
+impl Pipes {
+    fn of(child: &mut Child) -> Self {
+        Pipes {
+            stdin: child.stdin.take().map(|p| File::from(OwnedFd::from(p))),
+            stdout: Collected { pipe: child.stdout.take().map(|p| File::from(OwnedFd::from(p))), data: Vec::new() },
+            stderr: Collected { pipe: child.stderr.take().map(|p| File::from(OwnedFd::from(p))), data: Vec::new() },
+        }
+    }
+
+    /// Moves bytes until the process behind `exit` has ended.
+    fn pump(&mut self, exit: &OwnedFd, input: &[u8], deadline: Option<Instant>, max_output: usize) -> Result<()> {
+        for pipe in [&self.stdin, &self.stdout.pipe, &self.stderr.pipe].into_iter().flatten() {
+            set_nonblocking(pipe)?;
+        }
+        let mut unsent = input;
+        loop {
+            let [stdin, _, _, exited] = poll(
+                [
+                    (fd_of(self.stdin.as_ref()), libc::POLLOUT),
+                    (fd_of(self.stdout.pipe.as_ref()), libc::POLLIN),
+                    (fd_of(self.stderr.pipe.as_ref()), libc::POLLIN),
+                    (exit.as_raw_fd(), libc::POLLIN),
+                ],
+                deadline,
+            )?;
+            if stdin {
+                self.feed(&mut unsent)?;
+            }
+            // What the process wrote before it ended is in the pipes by now, so this reads all of it.
+            self.stdout.drain()?;
+            self.stderr.drain()?;
+            if self.stdout.data.len() > max_output {
+                return Err(Error::new(
+                    Kind::ResourceExhausted,
+                    format!("killed, because it wrote more than {max_output} bytes to stdout"),
+                ));
+            }
+            let surplus = self.stderr.data.len().saturating_sub(max_output);
+            self.stderr.data.drain(..surplus);
+            if exited {
+                return Ok(());
+            }
+            if deadline.is_some_and(|at| Instant::now() >= at) {
+                return Err(Error::new(Kind::DeadlineExceeded, "killed, because it still ran at its deadline"));
+            }
+        }
+    }
+
+    /// Writes what the pipe takes; closes it after the last byte, or when nobody reads it.
+    fn feed(&mut self, unsent: &mut &[u8]) -> Result<()> {
+        let Some(pipe) = &mut self.stdin else { return Ok(()) };
+        match pipe.write(unsent) {
+            Ok(n) => *unsent = &unsent[n..],
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => *unsent = &[],
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(e) => return Err(e).context("write to the stdin of a process"),
+        }
+        if unsent.is_empty() {
+            self.stdin = None;
+        }
+        Ok(())
+    }
+}
+
+impl Collected {
+    /// Reads what is there, without blocking and never for ever.
+    fn drain(&mut self) -> Result<()> {
+        let Some(pipe) = &self.pipe else { return Ok(()) };
+        match pipe.take(DRAIN_BYTES as u64).read_to_end(&mut self.data) {
+            // Fewer bytes than asked for and no error: the end of the file.
+            Ok(n) if n < DRAIN_BYTES => self.pipe = None,
+            Ok(_) => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+            Err(e) => return Err(e).context("read the output of a process"),
+        }
+        Ok(())
+    }
+}
+
+/// Kills the group and reaps its leader; one that does not die is kept for [`reap_stuck`].
+fn end(mut child: Child, exit: &OwnedFd) {
+    kill_group(&child);
+    let dead = poll([(exit.as_raw_fd(), libc::POLLIN)], Instant::now().checked_add(DEATH));
+    if matches!(dead, Ok([true])) && child.wait().is_ok() {
+        return;
+    }
+    log::warn!("process {} was killed and does not end; the kernel holds it", child.id());
+    STUCK.lock().push(child);
+}
+
+/// Reaps what [`end`] had to leave.
+fn reap_stuck() {
+    // `try_wait` does not block; a child that cannot be asked any more is gone.
+    STUCK.lock().retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+}
+
+fn fd_of(file: Option<&File>) -> RawFd {
+    // poll(2) skips negative descriptors.
+    file.map_or(-1, AsRawFd::as_raw_fd)
+}
+
+/// Waits until a descriptor is ready or `deadline` has passed; says which ones are.
+fn poll<const N: usize>(wanted: [(RawFd, libc::c_short); N], deadline: Option<Instant>) -> Result<[bool; N]> {
+    let mut fds = wanted.map(|(fd, events)| libc::pollfd { fd, events, revents: 0 });
+    let timeout = deadline.map_or(-1, |at| {
+        let left = at.saturating_duration_since(Instant::now());
+        // Rounded up, so that the deadline has passed when the call comes back empty-handed.
+        i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+    });
+    // SAFETY: `fds` is an array of N initialised pollfd structures that outlives the call.
+    if unsafe { libc::poll(fds.as_mut_ptr(), N as libc::nfds_t, timeout) } < 0 {
+        let e = std::io::Error::last_os_error();
+        if e.kind() != ErrorKind::Interrupted {
+            return Err(e).context("wait for a process");
+        }
+        return Ok([false; N]);
+    }
+    Ok(fds.map(|fd| fd.revents != 0))
+}
+
+/// A descriptor that becomes readable when `child` exits.
+fn pidfd(child: &Child) -> Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers. The child is not reaped yet, so its number is still its own.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(child.id() as libc::pid_t), 0 as libc::c_long)
+    };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error()).context("open a pidfd (needs Linux 5.3)");
+    }
+    // SAFETY: the kernel just returned this descriptor and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+fn kill_group(child: &Child) {
+    // SAFETY: kill takes two integers. The leader is not reaped yet, so the group is still the one made for it.
+    if unsafe { libc::kill(-(child.id() as libc::pid_t), libc::SIGKILL) } < 0 {
+        log::warn!("kill process group {}: {}", child.id(), std::io::Error::last_os_error());
+    }
+}
+
+fn set_nonblocking(file: &File) -> Result<()> {
+    // SAFETY: fcntl on an open descriptor that `file` owns; F_GETFL and F_SETFL take and return integers.
+    let done = unsafe {
+        let flags = libc::fcntl(file.as_raw_fd(), libc::F_GETFL);
+        flags >= 0 && libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) >= 0
+    };
+    if done {
+        return Ok(());
+    }
+    Err(std::io::Error::last_os_error()).context("make a pipe non-blocking")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    /// A shell script with a deadline that only a failing test reaches.
+    fn sh(script: &str, stdin: &[u8], max_output: usize) -> Result<Output> {
+        let deadline = Instant::now().checked_add(Duration::from_secs(60));
+        run(Command::new("sh").args(["-c", script]), stdin, deadline, max_output)
+    }
+
+    /// A named pipe in the temporary directory, with a test's name in its own.
+    fn fifo(name: &str) -> std::path::PathBuf {
+        let path = std::env::temp_dir().join(format!("cricket-process-{}-{name}", std::process::id()));
+        assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
+        path
+    }
+
+    #[test]
+    fn more_than_the_pipes_hold_goes_in_and_comes_out() {
+        let input: Vec<u8> = (0..3_000_000u32).map(|i| i as u8).collect();
+        let output = sh("tee /dev/stderr", &input, input.len()).expect("runs");
+        assert!(output.status.success());
+        assert!(output.stdout == input && output.stderr == input);
+    }
+
+    #[test]
+    fn a_failure_exit_and_a_signal_are_answers() {
+        let output = sh("echo out; echo err >&2; exit 3", b"", 100).expect("runs");
+        assert_eq!(output.status.code(), Some(3));
+        assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
+        assert_eq!(sh("kill -9 $$", b"", 100).expect("runs").status.signal(), Some(9));
+    }
+
+    #[test]
+    fn stdin_may_stay_unread_and_the_pipes_may_close_early() {
+        let output = sh("exec <&- >&- 2>&-; sleep 0.01; exit 4", &[b'x'; 1 << 20], 100).expect("runs");
+        assert_eq!(output.status.code(), Some(4));
+    }
+
+    #[test]
+    fn a_background_process_with_our_pipes_is_not_waited_for() {
+        let gate = fifo("gate");
+        // It holds stdout and stderr until we open the gate, which is after `run` came back.
+        let script = format!("{{ read x < {}; echo late; }} & echo early", gate.display());
+        let output = sh(&script, b"", 100).expect("runs");
+        assert_eq!(output.stdout, b"early\n");
+        std::fs::write(&gate, "go\n").expect("open the gate");
+        std::fs::remove_file(gate).expect("remove");
+    }
+
+    #[test]
+    fn the_deadline_kills_the_whole_group_and_quotes_its_last_words() {
+        let witness = fifo("witness");
+        let mut options = std::fs::OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(options.read(true), libc::O_NONBLOCK);
+        let mut reader = options.open(&witness).expect("open the reading end");
+        let script = format!("exec 9> {}; echo thinking >&2; {{ sleep 5; echo alive >&9; }} & wait", witness.display());
+        let deadline = Instant::now().checked_add(Duration::from_millis(300));
+        let e = run(Command::new("sh").args(["-c", &script]), b"", deadline, 100).expect_err("killed");
+        assert_eq!(e.kind(), Kind::DeadlineExceeded);
+        assert!(e.message().contains("deadline: it last said: thinking"), "{e}");
+        // The end of the file comes when the last writer is dead; one that was not killed would have written by then.
+        // SAFETY: F_SETFL on a descriptor of this test.
+        assert_eq!(unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_SETFL, 0) }, 0);
+        let mut said = String::new();
+        reader.read_to_string(&mut said).expect("read");
+        assert_eq!(said, "");
+        std::fs::remove_file(witness).expect("remove");
+    }
+
+    #[test]
+    fn too_much_stdout_kills_and_too_much_stderr_keeps_its_end() {
+        assert_eq!(sh("yes", b"", 5000).map_err(|e| e.kind()).map(|o| o.stdout), Err(Kind::ResourceExhausted));
+        assert_eq!(sh("printf 12345", b"", 5).expect("exactly the limit").stdout, b"12345");
+        let output = sh("yes | head -c 3000000 >&2; printf end >&2", b"", 1000).expect("runs");
+        assert_eq!(output.stderr.len(), 1000);
+        assert!(output.stderr.ends_with(b"y\nend"));
+    }
+
+    #[test]
+    fn what_does_not_start_is_named() {
+        let e = run(&mut Command::new("/nonexistent/plugin"), b"", None, 100).expect_err("there is none");
+        assert_eq!(e.kind(), Kind::Unknown);
+        assert!(e.message().starts_with("start /nonexistent/plugin: "), "{e}");
+    }
+
+    #[test]
+    fn a_tail_is_one_short_line() {
+        assert_eq!(tail(b" a\nb\x1b[0m\n"), "a b [0m");
+        assert_eq!(tail(&[b'x'; 5000]).len(), TAIL_BYTES);
+        assert_eq!(tail(b""), "");
+    }
+}
