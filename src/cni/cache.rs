@@ -37,6 +37,9 @@ pub(super) struct Record {
     /// Of the last plugin whose ADD succeeded; none while the ADD runs, and if it was broken off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
+    /// The ADD has not succeeded. Ours alone: libcni does not look at it, and has no record of such an attachment.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub incomplete: bool,
 }
 
 /// A record found on disk, or why the file is none.
@@ -57,6 +60,7 @@ impl Record {
             cni_args: at.args.iter().map(|&(key, value)| [key.into(), value.into()]).collect(),
             capability_args: at.capabilities.to_json(),
             result: None,
+            incomplete: true,
         }
     }
 
@@ -131,4 +135,104 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 
 fn results(dir: &Path) -> PathBuf {
     dir.join("results")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cni::scripted::{attachment, Dir};
+    use serde_json::json;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn network() -> Network {
+        Network::from_list(br#"{"name":"net","plugins":[{"type":"bridge"}]}"#.to_vec()).expect("valid")
+    }
+
+    #[test]
+    fn the_file_is_where_and_what_libcni_expects() {
+        let dir = Dir::new();
+        let cache = dir.path().join("deep/cache");
+        let mut record = Record::new(&network(), &attachment("c1", Path::new("/run/netns/x")));
+        record.capability_args.insert("cgroupPath".into(), "/pod".into());
+        record.write(&cache).expect("write");
+        assert!(find(&cache, "c1", "eth0").expect("find")[0].record.as_ref().expect("valid").incomplete);
+        record.result = Some(json!({"cniVersion": "1.0.0"}));
+        record.incomplete = false;
+        record.write(&cache).expect("write again");
+        let file = cache.join("results/net-c1-eth0");
+        let written: Value = serde_json::from_slice(&fs::read(&file).expect("read")).expect("JSON");
+        assert_eq!(
+            written,
+            json!({
+                "kind": "cniCacheV1",
+                "containerId": "c1",
+                "config": "eyJuYW1lIjoibmV0IiwicGx1Z2lucyI6W3sidHlwZSI6ImJyaWRnZSJ9XX0=",
+                "ifName": "eth0",
+                "networkName": "net",
+                "netns": "/run/netns/x",
+                "cniArgs": [["IgnoreUnknown", "1"], ["K8S_POD_NAME", "web"]],
+                "capabilityArgs": {"cgroupPath": "/pod"},
+                "result": {"cniVersion": "1.0.0"},
+            })
+        );
+        let mode = |path: &Path| fs::metadata(path).expect("stat").permissions().mode() & 0o777;
+        assert_eq!((mode(&cache), mode(&file)), (0o700, 0o600));
+        let left: Vec<_> = fs::read_dir(&cache).expect("read").map(|e| e.expect("entry").file_name()).collect();
+        assert_eq!(left, ["results"], "no temporary file is left");
+    }
+
+    #[test]
+    fn a_record_of_libcni_is_read() {
+        let dir = Dir::new();
+        fs::create_dir(dir.path().join("results")).expect("mkdir");
+        // As Go writes it: without what is empty; older libcni has no netns, a newer one may have more.
+        let text =
+            r#"{"kind":"cniCacheV1","containerId":"c1","config":"e30=","ifName":"eth0","networkName":"a-b","more":1}"#;
+        fs::write(dir.path().join("results/a-b-c1-eth0"), text).expect("write");
+        let mut found = find(dir.path(), "c1", "eth0").expect("find");
+        let record = found.pop().expect("one").record.expect("valid");
+        assert_eq!((&record.config[..], &record.result, record.cni_args.len()), (&b"{}"[..], &None, 0));
+        assert!(!record.incomplete);
+        assert!(find(dir.path(), "1", "eth0").expect("find").is_empty());
+        assert!(find(dir.path(), "c1", "eth1").expect("find").is_empty());
+    }
+
+    #[test]
+    fn a_file_that_is_no_record_is_found_with_its_fault() {
+        let bodies = [
+            ("", "EOF"),
+            ("{}", "missing field"),
+            (r#"{"kind":"v2","containerId":"c1","config":"","ifName":"eth0","networkName":"net"}"#, "kind is"),
+            (r#"{"kind":"cniCacheV1","containerId":"c2","config":"","ifName":"eth0","networkName":"net"}"#, "c2"),
+            (r#"{"kind":"cniCacheV1","containerId":"c1","config":"?","ifName":"eth0","networkName":"net"}"#, "base64"),
+        ];
+        for (body, fault) in bodies {
+            let dir = Dir::new();
+            fs::create_dir(dir.path().join("results")).expect("mkdir");
+            let path = dir.path().join("results/net-c1-eth0");
+            fs::write(&path, body).expect("write");
+            let found = find(dir.path(), "c1", "eth0").expect("find");
+            let e = found[0].record.as_ref().expect_err(body);
+            assert_eq!(e.kind(), Kind::Unknown);
+            assert!(e.to_string().contains(fault), "{body}: {e}");
+            remove(&found[0].path).expect("remove");
+            remove(&path).expect("idempotent");
+            assert!(find(dir.path(), "c1", "eth0").expect("find").is_empty());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_fails_and_leaves_nothing() {
+        let dir = Dir::new();
+        let at = attachment("c1", Path::new("/x"));
+        let long = Network::from_list(
+            json!({"name": "n".repeat(300), "plugins": [{"type": "bridge"}]}).to_string().into_bytes(),
+        );
+        let e = Record::new(&long.expect("valid"), &at).write(dir.path()).expect_err("the name is too long");
+        assert_eq!(e.kind(), Kind::Unknown);
+        let blocked = dir.path().join("results/net-c1-eth0");
+        fs::create_dir_all(&blocked).expect("mkdir");
+        assert!(Record::new(&network(), &at).write(dir.path()).is_err());
+        assert_eq!(fs::read_dir(dir.path()).expect("read").count(), 1, "only results");
+    }
 }

@@ -239,3 +239,160 @@ fn plugin(value: &Value) -> Result<Plugin> {
     }
     Ok(Plugin { kind: kind.clone(), config: config.clone() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cni::scripted::Dir;
+    use crate::error::Kind;
+    use std::process::Command;
+
+    fn parse(list: &Value) -> Result<Network> {
+        Network::from_list(list.to_string().into_bytes())
+    }
+
+    fn kinds(network: &Network) -> Vec<&str> {
+        network.plugins().iter().map(|p| p.kind.as_str()).collect()
+    }
+
+    /// A directory with these files.
+    fn dir(files: &[(&str, &str)]) -> Dir {
+        let dir = Dir::new();
+        for (name, content) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().expect("has one")).expect("mkdir");
+            fs::write(path, content).expect("write");
+        }
+        dir
+    }
+
+    #[test]
+    fn a_list_with_every_key_of_the_specification() {
+        let list = json!({"name": "k8s-pod_net.1", "cniVersion": "0.4.0", "cniVersions": ["1.0.0", "0.3.1"],
+            "disableCheck": true, "disableGC": "true", "loadOnlyInlinedPlugins": true,
+            "plugins": [{"type": "bridge", "mtu": 1450}, {"type": "portmap"}]});
+        let network = parse(&list).expect("valid");
+        assert_eq!((network.name(), network.version()), ("k8s-pod_net.1", "1.0.0"));
+        assert_eq!(kinds(&network), ["bridge", "portmap"]);
+        assert_eq!(network.plugins()[0].config["mtu"], 1450);
+        assert_eq!(network.config(), list.to_string().as_bytes());
+    }
+
+    #[test]
+    fn the_newest_known_version_counts() {
+        let cases = [
+            (json!({}), "0.1.0"),
+            (json!({"cniVersion": ""}), "0.1.0"),
+            (json!({"cniVersion": "1.1.0"}), "1.1.0"),
+            (json!({"cniVersions": ["0.4.0", "1.1.0", "1.0.0", "7.0.0"]}), "1.1.0"),
+            (json!({"cniVersion": "9.0.0", "cniVersions": ["0.4.0"]}), "0.4.0"),
+            (json!({"cniVersion": "1.0.0", "cniVersions": []}), "1.0.0"),
+        ];
+        for (versions, expected) in cases {
+            assert_eq!(version(versions.as_object().expect("object")).expect("known"), expected, "{versions}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_said() {
+        let with = |key: &str, value: Value| {
+            let mut list = json!({"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "bridge"}]});
+            list[key] = value;
+            list.to_string()
+        };
+        let cases = [
+            ("{", "not a JSON object"),
+            ("[]", "not a JSON object"),
+            ("{}", "the network has no name"),
+            (r#"{"name":"net"}"#, "no plugins"),
+            (&with("name", json!(1)), "name is not a string"),
+            (&with("name", json!("../etc")), "network name"),
+            (&with("name", json!("a/b")), "network name"),
+            (&with("name", json!("..")), "network name"),
+            (&with("name", json!("")), "network name"),
+            (&with("plugins", json!([])), "no plugins"),
+            (&with("plugins", json!({})), "plugins is not a list"),
+            (&with("plugins", json!([1])), "plugin 0: not a JSON object"),
+            (&with("plugins", json!([{}])), "plugin 0: no type"),
+            (&with("plugins", json!([{"type": 1}])), "type is not a string"),
+            (&with("plugins", json!([{"type": ""}])), "cannot name a plugin binary"),
+            (&with("plugins", json!([{"type": "bridge"}, {"type": "../../bin/sh"}])), "plugin 1: type"),
+            (&with("plugins", json!([{"type": ".."}])), "cannot name a plugin binary"),
+            (&with("cniVersion", json!(1)), "a cniVersion is not a string"),
+            (&with("cniVersion", json!("2.0.0")), "cniVersion 2.0.0 is none of"),
+            (&with("cniVersions", json!("1.0.0")), "cniVersions is not a list"),
+        ];
+        for (text, fault) in cases {
+            let e = Network::from_list(text.as_bytes().to_vec()).expect_err(text);
+            assert_eq!(e.kind(), Kind::FailedPrecondition, "{text}");
+            assert!(e.message().contains(fault), "{text}: {e}");
+        }
+    }
+
+    #[test]
+    fn the_first_valid_file_in_order_counts() {
+        let good = r#"{"name":"net","plugins":[{"type":"bridge"}]}"#;
+        let files = dir(&[
+            ("00-not-for-us.txt", good),
+            ("05-dir.conflist/x", ""),
+            ("10-broken.conflist", "{"),
+            ("15-single.conflist", r#"{"name":"single","type":"ptp"}"#),
+            ("20-net.json", good),
+            ("30-other.conf", r#"{"name":"other","type":"ptp"}"#),
+        ]);
+        assert!(Command::new("mkfifo").arg(files.path().join("01-blocks.conf")).status().expect("mkfifo").success());
+        assert_eq!(Network::load(files.path()).expect("valid").name(), "net");
+    }
+
+    #[test]
+    fn a_single_plugin_is_a_list_of_one() {
+        for name in ["10.conf", "10.json"] {
+            let files = dir(&[(name, r#"{"name":"net","cniVersion":"0.3.1","type":"ptp","mtu":9}"#)]);
+            let network = Network::load(files.path()).expect("valid");
+            assert_eq!((network.name(), network.version(), kinds(&network)), ("net", "0.3.1", vec!["ptp"]));
+            assert_eq!(network.plugins()[0].config["mtu"], 9);
+            let again = Network::from_list(network.config().to_vec()).expect("a list");
+            assert_eq!((again.name(), again.version(), kinds(&again)), ("net", "0.3.1", vec!["ptp"]));
+        }
+    }
+
+    #[test]
+    fn other_packages_add_plugins_unless_the_list_forbids_it() {
+        let list =
+            |only: &str| format!(r#"{{"name":"net","plugins":[{{"type":"a"}}],"loadOnlyInlinedPlugins":{only}}}"#);
+        let extra = [("net/20.conf", r#"{"type":"c"}"#), ("net/10.conf", r#"{"type":"b"}"#), ("net/x.json", "{")];
+        let files = dir(&[&extra[..], &[("1.conflist", &list("false"))]].concat());
+        let network = Network::load(files.path()).expect("valid");
+        assert_eq!(kinds(&network), ["a", "b", "c"]);
+        assert_eq!(kinds(&Network::from_list(network.config().to_vec()).expect("whole")), ["a", "b", "c"]);
+        let files = dir(&[&extra[..], &[("1.conflist", &list("true"))]].concat());
+        assert_eq!(kinds(&Network::load(files.path()).expect("valid")), ["a"]);
+        let files = dir(&[&extra[..], &[("1.conflist", r#"{"name":"net"}"#)]].concat());
+        assert_eq!(kinds(&Network::load(files.path()).expect("valid")), ["b", "c"]);
+    }
+
+    #[test]
+    fn without_a_valid_file_every_fault_is_named() {
+        let missing = Dir::new().path().to_owned();
+        let large = " ".repeat(MAX_BYTES as usize + 1);
+        let cases = [
+            (Network::load(&missing), vec!["cni plugin not initialized: no network config in"]),
+            (Network::load(dir(&[]).path()), vec!["cni plugin not initialized: no network config in"]),
+            (
+                Network::load(dir(&[("1.conf", "{}"), ("2.conflist", "x"), ("3.json", &large)]).path()),
+                vec![
+                    "no valid network config in",
+                    "; 1.conf: the network has no name; 2.conflist: not a JSON",
+                    "; 3.json: larger",
+                ],
+            ),
+        ];
+        for (loaded, parts) in cases {
+            let e = loaded.expect_err("none is valid");
+            assert_eq!(e.kind(), Kind::FailedPrecondition);
+            for part in parts {
+                assert!(e.message().contains(part), "{e}");
+            }
+        }
+    }
+}

@@ -42,38 +42,43 @@ pub(super) fn find(kind: &str, dirs: &[PathBuf]) -> Result<PathBuf> {
     })
 }
 
-/// Runs `binary` for `verb` and returns its standard output. It has our environment besides the protocol's variables,
-/// as with every other runtime: plugins find proxies, `PATH` and credentials there.
-///
-/// # Errors
-/// `Unknown` if it failed, `DeadlineExceeded`, `Canceled`, `ResourceExhausted`.
-pub(super) fn run(
-    call: &Call,
-    verb: &str,
-    binary: &Path,
-    dirs: &[PathBuf],
-    (record, netns): (&Record, Option<&Path>),
-    request: &[u8],
-) -> Result<Vec<u8>> {
-    call.check()?;
-    let args: Vec<String> = record.cni_args.iter().map(|[key, value]| format!("{key}={value}")).collect();
-    let path = std::env::join_paths(dirs).map_err(|e| Error::precondition(format!("plugin directories: {e}")))?;
-    let mut command = Command::new(binary);
-    command
-        .env("CNI_COMMAND", verb)
-        .env("CNI_CONTAINERID", &record.container_id)
-        .env("CNI_NETNS", netns.map_or(OsStr::new(""), Path::as_os_str))
-        .env("CNI_IFNAME", &record.if_name)
-        .env("CNI_ARGS", args.join(";"))
-        .env("CNI_PATH", path);
-    let output = process::run(&mut command, request, call.deadline(), MAX_OUTPUT)?;
-    if !output.status.success() {
-        return Err(failure(&output));
+/// What all plugins of one ADD or DEL are told alike.
+pub(super) struct Operation<'a> {
+    pub verb: &'static str,
+    pub record: &'a Record,
+    pub netns: Option<&'a Path>,
+    /// Where plugins find those that they call in turn.
+    pub dirs: &'a [PathBuf],
+}
+
+impl Operation<'_> {
+    /// Runs `binary` with `request` on stdin and returns its standard output. It has our environment besides the
+    /// protocol's variables, as under every other runtime: plugins find proxies, `PATH` and credentials there.
+    ///
+    /// # Errors
+    /// `Unknown` if it failed, `DeadlineExceeded`, `Canceled`, `ResourceExhausted`.
+    pub fn run(&self, call: &Call, binary: &Path, request: &[u8]) -> Result<Vec<u8>> {
+        call.check()?;
+        let args: Vec<String> = self.record.cni_args.iter().map(|[key, value]| format!("{key}={value}")).collect();
+        let path =
+            std::env::join_paths(self.dirs).map_err(|e| Error::precondition(format!("plugin directories: {e}")))?;
+        let mut command = Command::new(binary);
+        command
+            .env("CNI_COMMAND", self.verb)
+            .env("CNI_CONTAINERID", &self.record.container_id)
+            .env("CNI_NETNS", self.netns.map_or(OsStr::new(""), Path::as_os_str))
+            .env("CNI_IFNAME", &self.record.if_name)
+            .env("CNI_ARGS", args.join(";"))
+            .env("CNI_PATH", path);
+        let output = process::run(&mut command, request, call.deadline(), MAX_OUTPUT)?;
+        if !output.status.success() {
+            return Err(failure(&output));
+        }
+        if !output.stderr.is_empty() {
+            log::debug!("{} {}: {}", self.verb, binary.display(), tail(&output.stderr));
+        }
+        Ok(output.stdout)
     }
-    if !output.stderr.is_empty() {
-        log::debug!("CNI plugin {} ({verb} {}): {}", binary.display(), record.container_id, tail(&output.stderr));
-    }
-    Ok(output.stdout)
 }
 
 /// The plugin's own words, as far as it has any.

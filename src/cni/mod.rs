@@ -4,8 +4,8 @@
 //! when its file appears, and attachments of different containers are made in parallel. The caller sees to it that
 //! no two calls are for the same container.
 //!
-//! A record of the attachment is on disk before the first plugin runs, without a result, and is replaced by one with
-//! the result when the last has succeeded (or with what there is of it when one failed). Whenever we are killed, DEL is run with the configuration that ADD had.
+//! A record of the attachment is on disk before the first plugin runs and is replaced by one with the result after the
+//! last one. Whenever we are killed, DEL is run with the configuration that ADD had.
 
 mod attachment;
 mod base64;
@@ -22,6 +22,7 @@ use std::time::Duration;
 pub use self::attachment::{Attachment, Bandwidth, Capabilities, Dns, PortMapping, Protocol};
 use self::cache::{Found, Record};
 pub use self::conf::Network;
+use self::exec::Operation;
 pub use self::result::Outcome;
 use crate::call::Call;
 use crate::error::{Context, Error, Result};
@@ -36,8 +37,8 @@ pub struct Cni {
 }
 
 impl Cni {
-    /// `cache_dir` is `/var/lib/cni` except in tests: other CNI tools look there. `timeout` is for all plugins of one
-    /// [`Cni::add`] or [`Cni::del`] together. Touches no file.
+    /// `cache_dir` is `/var/lib/cni` except in tests: other CNI tools look there. `timeout` is for all plugins of a
+    /// network together. Touches no file.
     pub fn new(
         conf_dir: impl Into<PathBuf>,
         bin_dirs: Vec<PathBuf>,
@@ -81,15 +82,14 @@ impl Cni {
     }
 
     /// Detaches a container: runs the plugins in reverse. With the configuration, arguments and result that are on
-    /// record from the ADD; without a record with today's network and `at`; with neither it has nothing to do. The
-    /// record goes when all plugins have succeeded, so that a repeated DEL ends the same way. Idempotent. Blocks
-    /// like [`Cni::add`].
+    /// record from the ADD; without a record with today's network and `at`; without that, or its plugins, it has nothing to do. If the
+    /// ADD had failed and DEL fails as well, today's network is tried instead: what was wrong with the configuration
+    /// may be repaired by now. The record goes when all plugins have succeeded. Idempotent. Blocks like [`Cni::add`].
     ///
     /// # Errors
     /// As [`Cni::add`]. It stops at the first plugin that fails (specification, section 3), and may be repeated.
     pub fn del(&self, call: &Call, at: &Attachment<'_>) -> Result<()> {
-        self.detach_all(&call.at_most(self.timeout), at)
-            .with_context(|| format!("remove sandbox {} from its network", at.container_id))
+        self.detach_all(call, at).with_context(|| format!("remove sandbox {} from its network", at.container_id))
     }
 
     fn attach(&self, call: &Call, network: &Network, at: &Attachment<'_>) -> Result<Outcome> {
@@ -102,7 +102,8 @@ impl Cni {
         call.check()?;
         record.write(&self.cache_dir)?;
         let made = self.run_adds(call, network, &binaries, &mut record, at.netns);
-        // The result of a half-made ADD is worth as much: some plugins find what to delete in it only.
+        record.incomplete = made.is_err();
+        // A half-made ADD too leaves a result: some plugins find what to delete in nothing else.
         let recorded = if record.result.is_some() { record.write(&self.cache_dir) } else { Ok(()) };
         made.and(recorded)?;
         let raw = record.result.ok_or_else(|| Error::internal("a network without plugins"))?;
@@ -120,7 +121,9 @@ impl Cni {
     ) -> Result<()> {
         for (plugin, binary) in network.plugins().iter().zip(binaries) {
             let request = network.request(plugin, record.result.as_ref(), &record.capability_args);
-            let result = exec::run(call, "ADD", binary, &self.bin_dirs, (record, netns), &request)
+            let add = Operation { verb: "ADD", record, netns, dirs: &self.bin_dirs };
+            let result = add
+                .run(call, binary, &request)
                 .and_then(|stdout| result::parse(&stdout, network.version()))
                 .with_context(|| format!("CNI plugin {}", plugin.kind))?;
             record.result = Some(result);
@@ -134,10 +137,11 @@ impl Cni {
         let netns = at.netns.filter(|path| path.exists());
         let found = cache::find(&self.cache_dir, at.container_id, at.interface)?;
         if found.is_empty() {
-            return match self.network() {
+            return match self.network().and_then(|network| self.binaries(&network).map(|_| network)) {
                 Ok(network) => self.detach(call, &network, &Record::new(&network, at), netns),
                 Err(e) => {
-                    // Our ADD leaves a record before it does anything, so there was none.
+                    // An ADD of ours leaves a record before it does anything, so there was none. To fail here would
+                    // hold every pod of a node that never had a network.
                     log::debug!("nothing to remove sandbox {} from: {e}", at.container_id);
                     Ok(())
                 }
@@ -145,7 +149,9 @@ impl Cni {
         }
         for Found { path, record } in found {
             match record.and_then(|record| Ok((Network::from_list(record.config.clone())?, record))) {
-                Ok((network, record)) => self.detach(call, &network, &record, netns)?,
+                Ok((network, record)) => self
+                    .detach(call, &network, &record, netns)
+                    .or_else(|e| self.detach_repaired(call, e, &record, netns))?,
                 Err(e) => {
                     log::warn!("use today's network instead: {e}");
                     let network = self.network()?;
@@ -157,12 +163,25 @@ impl Cni {
         Ok(())
     }
 
+    /// After the DEL of a half-made ADD failed: what today's network can do about it.
+    fn detach_repaired(&self, call: &Call, failed: Error, record: &Record, netns: Option<&Path>) -> Result<()> {
+        match self.network() {
+            Ok(today) if record.incomplete && today.config() != record.config => {
+                log::warn!("use today's network instead: {failed}");
+                self.detach(call, &today, record, netns)
+            }
+            _ => Err(failed),
+        }
+    }
+
     fn detach(&self, call: &Call, network: &Network, record: &Record, netns: Option<&Path>) -> Result<()> {
+        let call = &call.at_most(self.timeout);
         let binaries = self.binaries(network)?;
+        let del = Operation { verb: "DEL", record, netns, dirs: &self.bin_dirs };
         let result = record.result.as_ref().filter(|_| network.del_has_result());
         for (plugin, binary) in network.plugins().iter().zip(&binaries).rev() {
             let request = network.request(plugin, result, &record.capability_args);
-            exec::run(call, "DEL", binary, &self.bin_dirs, (record, netns), &request)
+            del.run(call, binary, &request)
                 .with_context(|| format!("network {}: CNI plugin {}", network.name(), plugin.kind))?;
         }
         Ok(())
@@ -296,6 +315,23 @@ mod tests {
     }
 
     #[test]
+    fn a_half_made_add_that_cannot_be_undone_is_undone_by_the_repaired_network() {
+        let rig = Rig::new();
+        let network = two(&rig);
+        rig.plugin("second", FAIL);
+        let netns = rig.path("netns");
+        let at = attachment("c1", &netns);
+        rig.cni.add(&Call::unbounded(), &network, &at).expect_err("the second fails");
+        assert_eq!(rig.cni.del(&Call::unbounded(), &at).map_err(|e| e.kind()), Err(Kind::Unknown));
+        assert_eq!(rig.ran(), ["ADD first", "ADD second", "DEL second"], "the same network is not tried twice");
+        rig.conf("10-net.conflist", &list("net", &["first"]));
+        rig.cni.del(&Call::unbounded(), &at).expect("del");
+        assert_eq!(rig.ran(), ["DEL second", "DEL first"]);
+        assert_eq!(rig.stdin("first", "DEL")["prevResult"]["ips"][0]["address"], "10.9.0.2/24");
+        assert!(rig.records().is_empty());
+    }
+
+    #[test]
     fn an_add_that_was_killed_is_on_record_from_before_its_first_plugin() {
         let rig = Rig::new();
         rig.conf("10-net.conflist", &list("net", &["only"]));
@@ -325,6 +361,10 @@ mod tests {
         assert_eq!(rig.cni.del(&Call::unbounded(), &at).map_err(|e| e.kind()), Err(Kind::Unknown));
         assert_eq!(rig.ran(), ["DEL second"]);
         assert_eq!(rig.records(), ["net-c1-eth0"]);
+        // A whole attachment is undone by its own network or not at all.
+        rig.conf("10-net.conflist", &list("net", &["first"]));
+        assert_eq!(rig.cni.del(&Call::unbounded(), &at).map_err(|e| e.kind()), Err(Kind::Unknown));
+        assert_eq!(rig.ran(), ["DEL second"]);
         rig.plugin("second", "");
         rig.cni.del(&Call::unbounded(), &at).expect("del");
         assert_eq!(rig.ran(), ["DEL second", "DEL first"]);
@@ -439,6 +479,7 @@ mod tests {
         assert_eq!(add(&Call::within(Duration::ZERO), &at), Err(Kind::DeadlineExceeded));
         fs::remove_file(rig.path("bin/second")).expect("remove");
         assert_eq!(add(&Call::unbounded(), &at), Err(Kind::FailedPrecondition));
+        rig.cni.del(&Call::unbounded(), &at).expect("nothing to undo");
         assert!(rig.ran().is_empty());
         assert!(rig.records().is_empty());
     }

@@ -87,3 +87,86 @@ fn address(value: &Value) -> Result<IpAddr> {
 fn bad(what: impl std::fmt::Display) -> Error {
     Error::new(Kind::Unknown, format!("the plugin printed an invalid result: {what}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn addresses(result: &Value) -> Result<Vec<String>> {
+        let result = parse(result.to_string().as_bytes(), "1.0.0")?;
+        Ok(ips(&result, "eth0")?.iter().map(IpAddr::to_string).collect())
+    }
+
+    #[test]
+    fn every_version_gives_its_addresses() {
+        let interfaces = json!([
+            {"name": "br0"}, {"name": "veth1", "sandbox": ""},
+            {"name": "net1", "sandbox": "/ns"}, {"name": "eth0", "sandbox": "/ns"},
+        ]);
+        let cases = [
+            (json!({"cniVersion": "0.1.0", "ip4": {"ip": "10.1.2.3/24", "gateway": "10.1.2.1"}}), vec!["10.1.2.3"]),
+            (json!({"cniVersion": "0.2.0", "ip4": null, "ip6": {"ip": "fd00::2/64"}}), vec!["fd00::2"]),
+            (
+                json!({"cniVersion": "0.2.0", "ip6": {"ip": "fd00::2/64"}, "ip4": {"ip": "10.0.0.2/8"}}),
+                vec!["10.0.0.2", "fd00::2"],
+            ),
+            (json!({"cniVersion": "0.3.0", "ips": [{"version": "4", "address": "10.1.2.3/24"}]}), vec!["10.1.2.3"]),
+            (
+                json!({"cniVersion": "0.4.0", "interfaces": interfaces, "ips": [
+                    {"version": "4", "address": "10.0.0.1/24", "interface": 0},
+                    {"version": "4", "address": "10.0.0.2/24", "interface": 1},
+                    {"version": "4", "address": "10.0.0.3/24", "interface": 3},
+                    {"version": "6", "address": "fd00::3/64", "interface": 3},
+                ]}),
+                vec!["10.0.0.3", "fd00::3"],
+            ),
+            (
+                json!({"cniVersion": "1.1.0", "interfaces": interfaces, "ips": [
+                    {"address": "10.0.0.4/24", "interface": 2},
+                    {"address": "10.0.0.3/24", "interface": 3},
+                    {"address": "10.0.0.5/24"},
+                ]}),
+                vec!["10.0.0.3", "10.0.0.5", "10.0.0.4"],
+            ),
+            (json!({"ips": [{"address": "10.0.0.6/32"}]}), vec!["10.0.0.6"]),
+            (json!({"cniVersion": "1.0.0", "ips": null, "interfaces": null}), vec![]),
+            (json!({"cniVersion": "1.0.0"}), vec![]),
+        ];
+        for (result, expected) in cases {
+            assert_eq!(addresses(&result).expect("valid"), expected, "{result}");
+        }
+    }
+
+    #[test]
+    fn a_result_without_version_has_that_of_the_configuration() {
+        for text in [r#"{"a":1}"#, r#"{"a":1,"cniVersion":""}"#, r#"{"a":1,"cniVersion":null}"#] {
+            assert_eq!(parse(text.as_bytes(), "0.2.0").expect("valid"), json!({"a": 1, "cniVersion": "0.2.0"}));
+        }
+    }
+
+    #[test]
+    fn what_is_no_result_is_refused() {
+        for text in ["", "x", "[]", "null", r#"{"cniVersion":"2.0.0"}"#, r#"{"cniVersion":1}"#, "{}{}"] {
+            assert_eq!(parse(text.as_bytes(), "1.0.0").map_err(|e| e.kind()), Err(Kind::Unknown), "{text:?}");
+        }
+        let cases = [
+            json!({"ips": {}}),
+            json!({"ips": [{"address": "10.0.0.1"}]}),
+            json!({"ips": [{"address": "10.0.0.1/33"}]}),
+            json!({"ips": [{"address": "fd00::1/129"}]}),
+            json!({"ips": [{"address": "host/24"}]}),
+            json!({"ips": [{}]}),
+            json!({"ips": [7]}),
+            json!({"interfaces": 7, "ips": []}),
+            json!({"ips": [{"address": "10.0.0.1/24", "interface": 0}]}),
+            json!({"interfaces": [{"name": "eth0", "sandbox": "/x"}], "ips": [{"address": "10.0.0.1/24", "interface": -1}]}),
+            json!({"interfaces": [{"name": "eth0", "sandbox": "/x"}], "ips": [{"address": "10.0.0.1/24", "interface": "0"}]}),
+            json!({"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.1"}}),
+            json!({"cniVersion": "0.2.0", "ip4": "10.0.0.1/24"}),
+        ];
+        for result in cases {
+            assert_eq!(addresses(&result).map_err(|e| e.kind()), Err(Kind::Unknown), "{result}");
+        }
+    }
+}

@@ -1,27 +1,3 @@
-//! The only room with `unsafe`: one file per kernel mechanism, each a small safe function over libc.
+//! The only room with `unsafe`: one file a kernel mechanism, each with a safe function or type in front.
 
-pub mod epoll;
-pub mod eventfd;
-pub mod fifo;
-pub mod mount;
-pub mod namespace;
-pub mod net;
 pub mod process;
-
-use std::ffi::CString;
-use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-
-/// A path as the kernel takes it.
-fn c_path(path: &Path) -> io::Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "path holds a NUL byte"))
-}
-
-/// A libc return value as a `Result`.
-fn check(value: libc::c_int) -> io::Result<libc::c_int> {
-    match value {
-        -1 => Err(io::Error::last_os_error()),
-        other => Ok(other),
-    }
-}

@@ -247,3 +247,98 @@ fn set_nonblocking(file: &File) -> Result<()> {
     }
     Err(std::io::Error::last_os_error()).context("make a pipe non-blocking")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    /// A shell script with a deadline that only a failing test reaches.
+    fn sh(script: &str, stdin: &[u8], max_output: usize) -> Result<Output> {
+        let deadline = Instant::now().checked_add(Duration::from_secs(60));
+        run(Command::new("sh").args(["-c", script]), stdin, deadline, max_output)
+    }
+
+    /// A named pipe in the temporary directory, with a test's name in its own.
+    fn fifo(name: &str) -> std::path::PathBuf {
+        let path = std::env::temp_dir().join(format!("cricket-process-{}-{name}", std::process::id()));
+        assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
+        path
+    }
+
+    #[test]
+    fn more_than_the_pipes_hold_goes_in_and_comes_out() {
+        let input: Vec<u8> = (0..3_000_000u32).map(|i| i as u8).collect();
+        let output = sh("tee /dev/stderr", &input, input.len()).expect("runs");
+        assert!(output.status.success());
+        assert!(output.stdout == input && output.stderr == input);
+    }
+
+    #[test]
+    fn a_failure_exit_and_a_signal_are_answers() {
+        let output = sh("echo out; echo err >&2; exit 3", b"", 100).expect("runs");
+        assert_eq!(output.status.code(), Some(3));
+        assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
+        assert_eq!(sh("kill -9 $$", b"", 100).expect("runs").status.signal(), Some(9));
+    }
+
+    #[test]
+    fn stdin_may_stay_unread_and_the_pipes_may_close_early() {
+        let output = sh("exec <&- >&- 2>&-; sleep 0.01; exit 4", &[b'x'; 1 << 20], 100).expect("runs");
+        assert_eq!(output.status.code(), Some(4));
+    }
+
+    #[test]
+    fn a_background_process_with_our_pipes_is_not_waited_for() {
+        let gate = fifo("gate");
+        // It holds stdout and stderr until we open the gate, which is after `run` came back.
+        let script = format!("{{ read x < {}; echo late; }} & echo early", gate.display());
+        let output = sh(&script, b"", 100).expect("runs");
+        assert_eq!(output.stdout, b"early\n");
+        std::fs::write(&gate, "go\n").expect("open the gate");
+        std::fs::remove_file(gate).expect("remove");
+    }
+
+    #[test]
+    fn the_deadline_kills_the_whole_group_and_quotes_its_last_words() {
+        let witness = fifo("witness");
+        let mut options = std::fs::OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(options.read(true), libc::O_NONBLOCK);
+        let mut reader = options.open(&witness).expect("open the reading end");
+        let script = format!("exec 9> {}; echo thinking >&2; {{ sleep 5; echo alive >&9; }} & wait", witness.display());
+        let deadline = Instant::now().checked_add(Duration::from_millis(300));
+        let e = run(Command::new("sh").args(["-c", &script]), b"", deadline, 100).expect_err("killed");
+        assert_eq!(e.kind(), Kind::DeadlineExceeded);
+        assert!(e.message().contains("deadline: it last said: thinking"), "{e}");
+        // The end of the file comes when the last writer is dead; one that was not killed would have written by then.
+        // SAFETY: F_SETFL on a descriptor of this test.
+        assert_eq!(unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_SETFL, 0) }, 0);
+        let mut said = String::new();
+        reader.read_to_string(&mut said).expect("read");
+        assert_eq!(said, "");
+        std::fs::remove_file(witness).expect("remove");
+    }
+
+    #[test]
+    fn too_much_stdout_kills_and_too_much_stderr_keeps_its_end() {
+        assert_eq!(sh("yes", b"", 5000).map_err(|e| e.kind()).map(|o| o.stdout), Err(Kind::ResourceExhausted));
+        assert_eq!(sh("printf 12345", b"", 5).expect("exactly the limit").stdout, b"12345");
+        let output = sh("yes | head -c 3000000 >&2; printf end >&2", b"", 1000).expect("runs");
+        assert_eq!(output.stderr.len(), 1000);
+        assert!(output.stderr.ends_with(b"y\nend"));
+    }
+
+    #[test]
+    fn what_does_not_start_is_named() {
+        let e = run(&mut Command::new("/nonexistent/plugin"), b"", None, 100).expect_err("there is none");
+        assert_eq!(e.kind(), Kind::Unknown);
+        assert!(e.message().starts_with("start /nonexistent/plugin: "), "{e}");
+    }
+
+    #[test]
+    fn a_tail_is_one_short_line() {
+        assert_eq!(tail(b" a\nb\x1b[0m\n"), "a b [0m");
+        assert_eq!(tail(&[b'x'; 5000]).len(), TAIL_BYTES);
+        assert_eq!(tail(b""), "");
+    }
+}
