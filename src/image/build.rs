@@ -185,3 +185,96 @@ fn header(kind: EntryType, mode: u32, length: u64) -> Header {
 fn blob_path(digest: &str) -> String {
     format!("blobs/{}", digest.replacen(':', "/", 1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Node, TempDir};
+    use super::*;
+    use crate::call::Call;
+    use crate::error::Kind;
+    use crate::image::import::import;
+
+    fn image<'a>(binary: &'a Path) -> NewImage<'a> {
+        NewImage {
+            name: "cricket.local/selftest:1",
+            files: vec![
+                NewFile { path: "bin/deep/tool", mode: 0o755, bytes: Bytes::File(binary) },
+                NewFile { path: "etc/passwd", mode: 0o644, bytes: Bytes::Inline(b"root:x:0:0::/:") },
+                NewFile { path: "bin/empty", mode: 0o600, bytes: Bytes::Inline(b"") },
+            ],
+            entrypoint: vec!["/bin/deep/tool", "pause"],
+            env: vec!["A=b"],
+            labels: BTreeMap::from([("k", "v")]),
+        }
+    }
+
+    #[test]
+    fn what_is_built_can_be_imported() {
+        let node = Node::new();
+        let binary = node.dir.file("binary", &[7; 3000]);
+        let mut bytes = Vec::new();
+        let built = write(&image(&binary), &mut bytes).unwrap();
+        let file = node.dir.file("image.tar", &bytes);
+        import(&node.images(), &Call::unbounded(), &file, &node.dir.0, None).unwrap();
+        let stored = node.store.get("cricket.local/selftest:1").unwrap();
+        assert_eq!((&stored.id, &stored.target.digest), (&built.id, &built.manifest_digest));
+        assert_eq!(stored.config.entrypoint, ["/bin/deep/tool", "pause"]);
+        assert_eq!(stored.config.env, ["A=b"]);
+        assert_eq!(stored.config.labels["k"], "v");
+        assert!(!stored.chain_id.is_empty());
+    }
+
+    #[test]
+    fn a_layer_is_a_tar_of_folders_and_files() {
+        let dir = TempDir::new();
+        let binary = dir.file("binary", &[7; 3000]);
+        let mut layer = Vec::new();
+        write_layer(&image(&binary), &mut layer).unwrap();
+        let mut tar = tar::Archive::new(layer.as_slice());
+        let listed = tar.entries().unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            let (header, path) = (entry.header(), entry.path().unwrap().display().to_string());
+            (path, header.mode().unwrap(), header.size().unwrap())
+        });
+        let expected = [
+            ("bin/", 0o755, 0),
+            ("bin/deep/", 0o755, 0),
+            ("etc/", 0o755, 0),
+            ("bin/deep/tool", 0o755, 3000),
+            ("etc/passwd", 0o644, 14),
+            ("bin/empty", 0o600, 0),
+        ];
+        assert_eq!(listed.collect::<Vec<_>>(), expected.map(|(p, m, s)| (p.to_owned(), m, s)));
+    }
+
+    #[test]
+    fn the_same_input_gives_the_same_bytes() {
+        let dir = TempDir::new();
+        let binary = dir.file("binary", &[7; 3000]);
+        let (mut one, mut two) = (Vec::new(), Vec::new());
+        assert_eq!(write(&image(&binary), &mut one).unwrap(), write(&image(&binary), &mut two).unwrap());
+        assert!(one == two);
+    }
+
+    #[test]
+    fn a_file_that_is_missing_or_changes_is_an_error() {
+        assert!(write(&image(Path::new("/nonexistent/x")), &mut Vec::new())
+            .unwrap_err()
+            .to_string()
+            .contains("/nonexistent/x"));
+        let dir = TempDir::new();
+        let binary = dir.file("binary", &[7; 3000]);
+        struct Changing<'a>(&'a Path);
+        impl Write for Changing<'_> {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                std::fs::write(self.0, [8; 3000])?;
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let e = write(&image(&binary), &mut Changing(&binary)).unwrap_err();
+        assert_eq!(e.kind(), Kind::FailedPrecondition);
+    }
+}

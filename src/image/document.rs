@@ -15,6 +15,7 @@ use crate::store::image::ImageFacts;
 pub const MAX_BYTES: u64 = 8 << 20;
 
 /// Media types that cricket writes.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -56,21 +57,29 @@ pub enum Document {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Shape {
+    media_type: Option<String>,
     manifests: Option<Vec<Link>>,
     config: Option<Link>,
     layers: Option<Vec<Link>>,
 }
 
-/// Parses an index or a manifest. One that could be either is refused: two readers would see two images.
-pub fn parse(bytes: &[u8]) -> Result<Document> {
+/// Parses an index or a manifest; also says its media type, for descriptors that do not. One that could be either is
+/// refused: two readers would see two images.
+pub fn parse(bytes: &[u8]) -> Result<(Document, String)> {
     let shape: Shape = json("manifest", bytes)?;
-    match (shape.manifests, shape.config, shape.layers) {
-        (Some(manifests), None, None) => Ok(Document::Index(manifests)),
-        (None, Some(config), layers) => Ok(Document::Manifest { config, layers: layers.unwrap_or_default() }),
-        (Some(_), ..) => Err(Error::invalid("manifest: has both manifests and a config or layers")),
-        _ => Err(Error::invalid("manifest: has neither manifests nor a config (schema 1 is not supported)")),
-    }
+    let (document, usual) = match (shape.manifests, shape.config, shape.layers) {
+        (Some(manifests), None, None) => (Document::Index(manifests), OCI_INDEX),
+        (None, Some(config), layers) => {
+            (Document::Manifest { config, layers: layers.unwrap_or_default() }, OCI_MANIFEST)
+        }
+        (Some(_), ..) => return Err(Error::invalid("manifest: has both manifests and a config or layers")),
+        _ => {
+            return Err(Error::invalid("manifest: has neither manifests nor a config (schema 1 is not supported)"));
+        }
+    };
+    Ok((document, shape.media_type.unwrap_or_else(|| usual.to_owned())))
 }
 
 /// A manifest of ours.
@@ -165,9 +174,12 @@ mod tests {
     fn told_apart_by_shape() {
         let digest = digest::of(b"");
         let link = format!(r#"{{"mediaType":"x","digest":"{digest}","size":3}}"#);
-        let index = parse(format!(r#"{{"manifests":[{link}]}}"#).as_bytes()).unwrap();
+        let (index, media_type) = parse(format!(r#"{{"manifests":[{link}]}}"#).as_bytes()).unwrap();
+        assert_eq!(media_type, OCI_INDEX);
         assert!(matches!(index, Document::Index(m) if m[0].size == 3));
-        let manifest = parse(format!(r#"{{"config":{link},"layers":null}}"#).as_bytes()).unwrap();
+        let text = format!(r#"{{"mediaType":"own","config":{link},"layers":null}}"#);
+        let (manifest, media_type) = parse(text.as_bytes()).unwrap();
+        assert_eq!(media_type, "own");
         assert!(matches!(manifest, Document::Manifest { layers, .. } if layers.is_empty()));
         for bad in ["", "[]", "{}", r#"{"fsLayers":[]}"#, &format!(r#"{{"manifests":[],"config":{link}}}"#)] {
             assert_eq!(parse(bad.as_bytes()).unwrap_err().kind(), Kind::InvalidArgument, "{bad}");

@@ -119,3 +119,70 @@ fn mountpoint(containerd: &dyn Containerd, call: &Call, snapshotter: &str) -> Re
         Error::precondition(format!("containerd does not say where snapshotter {snapshotter:?} keeps its data"))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::containerd::fake::Fault;
+    use crate::containerd::Labels;
+    use crate::error::Kind;
+
+    fn ask(node: &Node, measured: &FsUsage) -> Result<ImageFsInfoResponse> {
+        fs_info(&node.fake, measured, &Call::unbounded(), "overlayfs")
+    }
+
+    /// Calls of this kind that a question costs.
+    fn cost(node: &Node, measured: &FsUsage, call: &str) -> usize {
+        let before = node.fake.calls().len();
+        ask(node, measured).unwrap();
+        node.fake.calls()[before..].iter().filter(|c| **c == call).count()
+    }
+
+    #[test]
+    fn an_empty_node_has_an_answer() {
+        let answer = ask(&Node::new(), &FsUsage::default()).unwrap();
+        let filesystem = &answer.image_filesystems[0];
+        assert!(filesystem.timestamp > 0);
+        assert!(filesystem.fs_id.mountpoint.ends_with("/overlayfs"));
+        assert!(filesystem.used_bytes.is_some() && filesystem.inodes_used.is_some());
+        assert_eq!(answer.container_filesystems, answer.image_filesystems);
+    }
+
+    #[test]
+    fn only_what_may_have_changed_is_measured_again() {
+        let (node, measured) = (Node::new(), FsUsage::default());
+        node.import(&layout(&[(&Sample::new(), "app")]), None).unwrap();
+        let image = node.store.get("app").unwrap();
+        let at = SnapshotRef { snapshotter: "overlayfs", key: "container" };
+        node.fake.prepare_snapshot(&Call::unbounded(), &at, &image.chain_id, &Labels::new()).unwrap();
+        assert_eq!(cost(&node, &measured, "snapshot_usage"), 4);
+        assert_eq!(cost(&node, &measured, "snapshot_usage"), 0);
+        assert_eq!(cost(&node, &measured, "plugins"), 0);
+        let now = measured.0.lock().active_at.expect("measured");
+        measured.0.lock().active_at = now.checked_sub(ACTIVE_MAX_AGE);
+        assert_eq!(cost(&node, &measured, "snapshot_usage"), 1, "the writable one");
+        let used = ask(&node, &measured).unwrap().image_filesystems[0].used_bytes.value;
+        assert_eq!(used, 4 * 4096);
+        node.fake.remove_snapshot(&Call::unbounded(), &at).unwrap();
+        assert_eq!(ask(&node, &measured).unwrap().image_filesystems[0].used_bytes.value, 3 * 4096);
+    }
+
+    #[test]
+    fn a_snapshot_that_cannot_be_measured_does_not_hide_the_others() {
+        let (node, measured) = (Node::new(), FsUsage::default());
+        node.import(&layout(&[(&Sample::new(), "app")]), None).unwrap();
+        node.fake.fail_at(4, Fault::Refused);
+        assert_eq!(ask(&node, &measured).unwrap().image_filesystems[0].used_bytes.value, 2 * 4096);
+        assert_eq!(ask(&node, &measured).unwrap().image_filesystems[0].used_bytes.value, 3 * 4096);
+    }
+
+    #[test]
+    fn a_wrong_snapshotter_or_no_containerd_is_an_error() {
+        let node = Node::new();
+        let e = fs_info(&node.fake, &FsUsage::default(), &Call::unbounded(), "zfs").unwrap_err();
+        assert_eq!(e.kind(), Kind::FailedPrecondition);
+        node.fake.fail_at(2, Fault::Refused);
+        assert_eq!(ask(&node, &FsUsage::default()).unwrap_err().kind(), Kind::Unavailable);
+    }
+}

@@ -167,3 +167,187 @@ fn publish(at: &Images<'_>, call: &Call, records: &[ImageRecord]) -> Result<()> 
     undo.commit();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::containerd::fake::Fault;
+    use crate::containerd::Containerd;
+    use crate::image::digest;
+
+    const APP: &str = "docker.io/library/app:1";
+
+    /// The archive, the layers' chain and the records are there, and the garbage collector thinks so too.
+    fn assert_whole(node: &Node, sample: &Sample, digest_names: usize) {
+        node.fake.delete_image(&Call::unbounded(), "none", true).or_gone().unwrap();
+        assert_eq!(node.left("content").len(), 5, "manifest, configuration, three layers");
+        assert_eq!(node.left("snapshot").len(), 3);
+        assert_eq!(node.left("ingest").len() + node.left("lease").len(), 0);
+        let image = node.store.get(&sample.id()).unwrap();
+        assert_eq!(image.repo_digests.len(), digest_names);
+        assert_eq!(node.left("image"), image.names, "containerd and the store agree");
+        assert!(node.left("snapshot").contains(&image.chain_id));
+        for name in &image.names {
+            let record = node.fake.image(&Call::unbounded(), name).unwrap();
+            assert!(labels::has(&record.labels, labels::MANAGED), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_shape_is_imported_whole() {
+        let sample = Sample::new();
+        for entries in [layout(&[(&sample, APP)]), saved(&sample, &[APP])] {
+            let node = Node::new();
+            let imported = node.import(&entries, None).unwrap();
+            assert_eq!(imported, [Imported { id: sample.id(), references: vec![APP.into()] }]);
+            assert_whole(&node, &sample, 1);
+            let image = node.store.get("app:1").unwrap();
+            assert_eq!((image.repo_tags.as_slice(), image.config.user.as_str()), (&[APP.to_owned()][..], "7:8"));
+            let layers: usize = sample.layers.iter().map(|(stored, ..)| stored.len()).sum();
+            assert!(image.size_bytes > layers as u64);
+        }
+    }
+
+    #[test]
+    fn labels_say_what_keeps_what() {
+        let node = Node::new();
+        let sample = Sample::new();
+        node.import(&layout(&[(&sample, APP)]), None).unwrap();
+        let labels_of = |bytes: &[u8]| node.fake.content(&Call::unbounded(), &digest::of(bytes)).unwrap().labels;
+        let chain_id = node.store.get(APP).unwrap().chain_id.clone();
+        assert_eq!(labels_of(&sample.config()), labels::of_config("overlayfs", &chain_id));
+        assert_eq!(labels_of(&sample.manifest()).len(), 4);
+        for (stored, _, plain) in &sample.layers {
+            assert_eq!(labels_of(stored), labels::of_layer(&digest::of(plain)));
+        }
+    }
+
+    #[test]
+    fn an_import_over_an_import_changes_nothing() {
+        let node = Node::new();
+        let sample = Sample::new();
+        node.import(&layout(&[(&sample, APP)]), None).unwrap();
+        let before = node.fake.leftovers();
+        node.import(&layout(&[(&sample, APP)]), None).unwrap();
+        assert_eq!(node.fake.leftovers(), before);
+    }
+
+    #[test]
+    fn a_name_that_moves_leaves_the_old_image_its_id_and_digest() {
+        let node = Node::new();
+        let (old, new) = (Sample::new(), Sample { env: "A=new", ..Sample::new() });
+        node.import(&layout(&[(&old, APP)]), None).unwrap();
+        node.import(&layout(&[(&new, APP)]), None).unwrap();
+        assert_eq!(node.store.get(APP).unwrap().id, new.id());
+        let old = node.store.get(&old.id()).unwrap();
+        assert_eq!((old.repo_tags.len(), old.repo_digests.len()), (0, 1));
+    }
+
+    #[test]
+    fn the_caller_may_name_what_has_no_name() {
+        let sample = Sample::new();
+        let node = Node::new();
+        let imported = node.import(&layout(&[(&sample, "")]), None).unwrap();
+        assert_eq!(imported, [Imported { id: sample.id(), references: vec![] }]);
+        assert_whole(&node, &sample, 0);
+        let imported = node.import(&layout(&[(&sample, "")]), Some("r.io/x")).unwrap();
+        assert_eq!(imported[0].references, ["r.io/x:latest"]);
+        assert_whole(&node, &sample, 1);
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_is_refused_before_anything_is_done() {
+        let (one, two) = (Sample::new(), Sample { env: "A=2", ..Sample::new() });
+        let node = Node::new();
+        let both = layout(&[(&one, ""), (&two, "")]);
+        let digest = format!("app@{}", one.id());
+        for (entries, name) in [(&both, "app"), (&layout(&[(&one, "")]), "A"), (&layout(&[(&one, "")]), &digest)] {
+            assert_eq!(node.import(entries, Some(name)).unwrap_err().kind(), Kind::InvalidArgument, "{name}");
+        }
+        assert_eq!(node.fake.calls().len(), 0);
+    }
+
+    #[test]
+    fn layers_that_are_not_what_they_say_leave_nothing() {
+        let sample = Sample::new();
+        let mut damaged = layout(&[(&sample, APP)]);
+        let layer = digest::of(&sample.layers[1].0);
+        let found = damaged.iter_mut().find(|(name, _)| name.ends_with(&layer[7..])).unwrap();
+        *found.1.last_mut().unwrap() ^= 1;
+        let mut swapped = sample.clone();
+        swapped.layers[1].0 = gzip(&super::super::testing::layer("other"));
+        let mut truncated = sample.clone();
+        truncated.layers[2].0.truncate(40);
+        let mut plain = saved(&sample, &[APP]);
+        *plain.iter_mut().find(|(name, _)| name == "0/layer.tar").unwrap().1.last_mut().unwrap() ^= 1;
+        for (entries, reason) in [
+            (damaged, format!("blob {layer}: its content in the archive has digest")),
+            (layout(&[(&swapped, APP)]), "it unpacks to".into()),
+            (layout(&[(&truncated, APP)]), "decompress".into()),
+            (plain, "its content in the archive has digest".into()),
+        ] {
+            let node = Node::new();
+            let e = node.import(&entries, None).unwrap_err();
+            assert!(e.to_string().contains(&reason), "{reason}: {e}");
+            assert_eq!(node.fake.leftovers(), [""; 0], "{reason}");
+            assert!(node.store.list().is_empty());
+        }
+    }
+
+    /// Fails every call of an import, one after the other, and says how many made it fail.
+    fn fail_everywhere(fault: Fault, prepare: impl Fn(&Node), sample: &Sample, check: impl Fn(&Node)) -> usize {
+        for n in 1.. {
+            let node = Node::new();
+            prepare(&node);
+            let before = node.fake.leftovers();
+            node.fake.fail_at(n, fault);
+            let outcome = node.import(&layout(&[(sample, APP)]), None);
+            if node.fake.fault_pending() {
+                outcome.unwrap();
+                return n;
+            }
+            match outcome {
+                Err(e) => {
+                    assert_eq!(e.kind(), Kind::Unavailable);
+                    assert_eq!(node.fake.leftovers(), before, "{fault:?} at call {n}: {e}");
+                    check(&node);
+                }
+                // Only what comes after the last record may fail unnoticed.
+                Ok(_) => assert!(node.fake.image(&Call::undo(), &sample.id()).is_ok(), "{fault:?} at call {n}"),
+            }
+        }
+        unreachable!("the range has no end")
+    }
+
+    #[test]
+    fn whichever_call_fails_nothing_is_left() {
+        for fault in [Fault::Refused, Fault::LostReply] {
+            let calls = fail_everywhere(fault, |_| {}, &Sample::new(), |node| assert!(node.store.list().is_empty()));
+            assert!(calls > 20, "{calls} calls are too few for an import");
+        }
+    }
+
+    #[test]
+    fn whichever_call_fails_a_moved_name_moves_back() {
+        let (old, new) = (Sample::new(), Sample { env: "A=new", ..Sample::new() });
+        let prepare = |node: &Node| drop(node.import(&layout(&[(&old, APP)]), None).unwrap());
+        for fault in [Fault::Refused, Fault::LostReply] {
+            fail_everywhere(fault, prepare, &new, |node| {
+                let back = node.fake.image(&Call::undo(), APP).unwrap();
+                assert_eq!(back.target.digest, digest::of(&old.manifest()));
+            });
+        }
+    }
+
+    #[test]
+    fn a_cancelled_import_leaves_nothing() {
+        let node = Node::new();
+        let call = Call::unbounded();
+        call.cancel();
+        let file = node.dir.file("a.tar", &tar(&layout(&[(&Sample::new(), APP)])));
+        let e = import(&node.images(), &call, &file, &node.dir.0, None).unwrap_err();
+        assert_eq!(e.kind(), Kind::Canceled);
+        assert_eq!(node.fake.leftovers(), [""; 0]);
+    }
+}

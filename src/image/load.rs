@@ -155,3 +155,170 @@ fn adopt(
 fn pinned(record: &ImageRecord) -> bool {
     labels::has(&record.labels, labels::PINNED)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::containerd::fake::Fault;
+    use crate::image::digest;
+    use crate::store::image::ImageStore;
+
+    const APP: &str = "docker.io/library/app:1";
+
+    /// A node where another tool put the sample under [`APP`], unpacked or not.
+    fn foreign(sample: &Sample) -> Node {
+        let node = Node::new();
+        node.import(&layout(&[(sample, APP)]), None).unwrap();
+        let call = Call::unbounded();
+        for name in node.left("image") {
+            let mut record = node.fake.image(&call, &name).unwrap();
+            record.labels.clear();
+            node.fake.put_image(&call, &record).unwrap();
+            if name != APP {
+                node.fake.delete_image(&call, &name, false).unwrap();
+            }
+        }
+        Node { store: ImageStore::new(), ..node }
+    }
+
+    #[test]
+    fn what_others_put_there_is_adopted() {
+        let sample = Sample::new();
+        for all in [true, false] {
+            let node = foreign(&sample);
+            match all {
+                true => refresh_all(&node.images(), &Call::unbounded()).unwrap(),
+                false => refresh(&node.images(), &Call::unbounded(), APP).unwrap(),
+            }
+            assert_eq!(node.store.get(APP).unwrap().id, sample.id());
+            for name in [APP, &sample.id()] {
+                let record = node.fake.image(&Call::unbounded(), name).unwrap();
+                assert!(labels::has(&record.labels, labels::MANAGED), "{name}");
+            }
+            // The events of what we put ourselves: nothing more to adopt.
+            let calls = node.fake.calls().len();
+            refresh(&node.images(), &Call::unbounded(), &sample.id()).unwrap();
+            assert!(!node.fake.calls()[calls..].contains(&"put_image"));
+            assert_eq!(node.store.get(&sample.id()).unwrap().names, [APP.to_owned(), sample.id()]);
+        }
+    }
+
+    #[test]
+    fn a_start_reads_the_same_as_the_events_before_it() {
+        let node = Node::new();
+        node.import(&layout(&[(&Sample::new(), APP)]), None).unwrap();
+        let before = node.store.list();
+        refresh_all(&node.images(), &Call::unbounded()).unwrap();
+        assert_eq!(node.store.list(), before);
+    }
+
+    #[test]
+    fn what_is_incomplete_or_foreign_is_left_out_and_left_alone() {
+        let sample = Sample::new();
+        let node = foreign(&sample);
+        let call = Call::unbounded();
+        let missing = ImageRecord {
+            name: "docker.io/library/gone:1".into(),
+            target: Descriptor {
+                media_type: "application/vnd.oci.image.manifest.v1+json".into(),
+                digest: digest::of(b"gone"),
+                size_bytes: 4,
+                ..Descriptor::default()
+            },
+            ..ImageRecord::default()
+        };
+        node.fake.put_image(&call, &missing).unwrap();
+        refresh_all(&node.images(), &call).unwrap();
+        assert_eq!(node.store.list().len(), 1);
+        assert_eq!(node.fake.image(&call, &missing.name).unwrap().labels.len(), 0);
+    }
+
+    /// The content of the sample under [`APP`] without these blobs, never unpacked.
+    fn packed(sample: &Sample, without: &[&[u8]]) -> Node {
+        let node = Node::new();
+        let call = Call::unbounded();
+        let all = sample.blobs();
+        for (_, bytes) in all.iter().filter(|(_, bytes)| !without.contains(&bytes.as_slice())) {
+            let blob = crate::containerd::Content {
+                digest: digest::of(bytes),
+                size_bytes: bytes.len() as u64,
+                ..Default::default()
+            };
+            node.fake.write_content(&call, &blob.digest, &blob, &mut bytes.as_slice()).unwrap();
+        }
+        let manifest = sample.manifest();
+        let target = Descriptor {
+            media_type: "application/vnd.oci.image.manifest.v1+json".into(),
+            digest: digest::of(&manifest),
+            size_bytes: manifest.len() as u64,
+            ..Descriptor::default()
+        };
+        let record = ImageRecord { name: APP.into(), target, ..ImageRecord::default() };
+        node.fake.put_image(&call, &record).unwrap();
+        node
+    }
+
+    #[test]
+    fn without_a_snapshot_all_layers_must_be_there() {
+        let sample = Sample::new();
+        let node = packed(&sample, &[]);
+        refresh_all(&node.images(), &Call::unbounded()).unwrap();
+        assert!(node.store.get(APP).is_ok());
+        for gone in [&sample.layers[1].0, &sample.config()] {
+            let node = packed(&sample, &[gone]);
+            refresh_all(&node.images(), &Call::unbounded()).unwrap();
+            assert!(node.store.list().is_empty());
+        }
+        let other = Sample::foreign();
+        let node = packed(&other, &[]);
+        refresh_all(&node.images(), &Call::unbounded()).unwrap();
+        assert!(node.store.list().is_empty());
+    }
+
+    #[test]
+    fn what_was_not_unpacked_is_unpacked_on_demand() {
+        let sample = Sample::new();
+        let node = packed(&sample, &[]);
+        let call = Call::unbounded();
+        refresh_all(&node.images(), &call).unwrap();
+        let image = node.store.get(APP).unwrap();
+        super::super::unpack::ensure(&node.images(), &call, &image).unwrap();
+        assert!(node.left("snapshot").contains(&image.chain_id));
+        assert_eq!(node.left("lease"), [""; 0]);
+        let config = node.fake.content(&call, &image.id).unwrap();
+        assert_eq!(config.labels, labels::of_config("overlayfs", &image.chain_id));
+        // And once only.
+        let calls = node.fake.calls().len();
+        super::super::unpack::ensure(&node.images(), &call, &image).unwrap();
+        assert_eq!(node.fake.calls()[calls..], ["snapshot"]);
+    }
+
+    #[test]
+    fn a_deleted_record_takes_its_name_and_the_last_one_the_image() {
+        let node = foreign(&Sample::new());
+        let call = Call::unbounded();
+        refresh(&node.images(), &call, APP).unwrap();
+        refresh(&node.images(), &call, &Sample::new().id()).unwrap();
+        node.fake.delete_image(&call, APP, false).unwrap();
+        refresh(&node.images(), &call, APP).unwrap();
+        assert!(node.store.get(&Sample::new().id()).unwrap().repo_tags.is_empty());
+        node.fake.delete_image(&call, &Sample::new().id(), false).unwrap();
+        refresh(&node.images(), &call, &Sample::new().id()).unwrap();
+        assert!(node.store.list().is_empty());
+    }
+
+    #[test]
+    fn a_containerd_that_is_away_changes_nothing() {
+        let node = Node::new();
+        node.import(&layout(&[(&Sample::new(), APP)]), None).unwrap();
+        let before = node.store.list();
+        for n in 1..=3 {
+            node.fake.fail_at(n, Fault::Refused);
+            assert_eq!(refresh_all(&node.images(), &Call::unbounded()).unwrap_err().kind(), Kind::Unavailable);
+            node.fake.fail_at(n, Fault::Refused);
+            assert_eq!(refresh(&node.images(), &Call::unbounded(), APP).unwrap_err().kind(), Kind::Unavailable);
+            assert_eq!(node.store.list(), before);
+        }
+    }
+}

@@ -17,6 +17,8 @@ mod platform;
 pub mod remove;
 mod resolve;
 pub mod status;
+#[cfg(test)]
+mod testing;
 pub mod unpack;
 
 use crate::containerd::Containerd;

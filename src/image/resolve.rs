@@ -92,9 +92,15 @@ impl Walk<'_> {
             return Err(Error::invalid(format!("indexes are nested deeper than {MAX_DEPTH}")));
         }
         let bytes = read(self.blobs, to)?;
-        match document::parse(&bytes)? {
+        let (document, media_type) = document::parse(&bytes)?;
+        let mut to = to.clone();
+        if to.media_type.is_empty() {
+            // containerd wants one in a target.
+            to.media_type = media_type;
+        }
+        match document {
             Document::Manifest { config, layers } => self.manifest(to, bytes, &config, &layers),
-            Document::Index(links) => self.index(to, &bytes, &links),
+            Document::Index(links) => self.index(&to, &bytes, &links),
         }
     }
 
@@ -119,12 +125,12 @@ impl Walk<'_> {
         Err(Error::precondition(format!("has nothing for {}, only {:?}", self.host, offers.join(", "))))
     }
 
-    fn manifest(&mut self, at: &Descriptor, bytes: Vec<u8>, config: &Link, layers: &[Link]) -> Result<Resolved> {
+    fn manifest(&mut self, at: Descriptor, bytes: Vec<u8>, config: &Link, layers: &[Link]) -> Result<Resolved> {
         let config = config.descriptor()?;
         let layers = layers.iter().map(Link::descriptor).collect::<Result<Vec<_>>>()?;
         let config_bytes = read(self.blobs, &config)?;
         let labels = labels::of_manifest(&config.digest, layers.iter().map(|l| l.digest.as_str()));
-        self.documents.push(Blob { descriptor: at.clone(), bytes, labels });
+        self.documents.push(Blob { descriptor: at, bytes, labels });
         assemble(std::mem::take(&mut self.documents), (config, config_bytes), layers, self.host)
     }
 }

@@ -231,3 +231,114 @@ fn sparse() -> Error {
 fn bad(at: u64, what: impl std::fmt::Display) -> Error {
     Error::invalid(format!("archive at byte {at}: {what}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::image::testing::{tar, TempDir};
+
+    fn index(bytes: &[u8]) -> Result<Entries> {
+        let dir = TempDir::new();
+        Entries::index(File::open(dir.file("a.tar", bytes)).unwrap())
+    }
+
+    fn content(entries: &Entries, name: &str) -> String {
+        let mut text = String::new();
+        entries.read(entries.find(name).expect(name)).read_to_string(&mut text).unwrap();
+        text
+    }
+
+    fn refused(bytes: &[u8], reason: &str) {
+        let e = index(bytes).err().expect(reason);
+        assert_eq!(e.kind(), Kind::InvalidArgument, "{e}");
+        assert!(e.to_string().contains(reason), "{reason}: {e}");
+    }
+
+    /// One entry with a name and link that no honest writer would write.
+    fn entry(kind: EntryType, name: &str, link: &str) -> Vec<u8> {
+        let mut header = Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_entry_type(kind);
+        header.set_size(0);
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    }
+
+    #[test]
+    fn finds_files_by_name_whatever_header_carries_it() {
+        let long = format!("{}/file", "folder".repeat(40));
+        let mut bytes = tar(&[("./a/b".into(), b"one".to_vec()), (long.clone(), vec![b'x'; 2000])]);
+        bytes.truncate(bytes.len() - 1024);
+        let pax = "22 path=from/pax/name\n11 foo=bar\n";
+        let mut header = Header::new_ustar();
+        header.set_entry_type(EntryType::XHeader);
+        header.set_size(pax.len() as u64);
+        header.set_cksum();
+        bytes.extend(header.as_bytes());
+        bytes.extend(pax.as_bytes());
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        bytes.extend(tar(&[("short".into(), b"two".to_vec())]));
+        let entries = index(&bytes).unwrap();
+        assert_eq!(content(&entries, "a/b"), "one");
+        assert_eq!(content(&entries, &long).len(), 2000);
+        assert_eq!(content(&entries, "from/pax/name"), "two");
+        for missing in ["short", "a", "", "b"] {
+            assert_eq!(entries.find(missing).unwrap_err().kind(), Kind::InvalidArgument, "{missing}");
+        }
+    }
+
+    #[test]
+    fn links_are_followed_inside_the_archive_only() {
+        let mut bytes = entry(EntryType::Symlink, "2/layer.tar", "../1/layer.tar");
+        bytes.extend(entry(EntryType::Link, "3/layer.tar", "2/layer.tar"));
+        bytes.extend(entry(EntryType::Symlink, "loop", "pool"));
+        bytes.extend(entry(EntryType::Symlink, "pool", "loop"));
+        bytes.extend(tar(&[("1/layer.tar".into(), b"data".to_vec())]));
+        let entries = index(&bytes).unwrap();
+        assert_eq!(content(&entries, "3/layer.tar"), "data");
+        assert!(entries.find("loop").unwrap_err().to_string().contains("circle"));
+        refused(&entry(EntryType::Symlink, "a", "../b"), "leads out");
+        refused(&entry(EntryType::Symlink, "a", "/etc/passwd"), "leads out");
+        refused(&entry(EntryType::Link, "a", "../b"), "leads out");
+    }
+
+    #[test]
+    fn names_that_lead_out_are_refused() {
+        for name in ["../a", "/a", "a/../../b"] {
+            refused(&entry(EntryType::Regular, name, ""), "leads out");
+        }
+        assert!(index(&entry(EntryType::Regular, "a/../b", "")).unwrap().find("b").is_ok());
+    }
+
+    #[test]
+    fn what_is_cut_off_or_no_tar_is_refused() {
+        let whole = tar(&[("a".into(), vec![b'x'; 1000])]);
+        refused(&whole[..900], "cut off within this entry");
+        refused(&whole[..100], "cut off within this header");
+        refused(b"", "cut off");
+        refused(&[b'x'; 1024], "no tar header");
+        let mut damaged = whole.clone();
+        damaged[3] ^= 1;
+        refused(&damaged, "no tar header");
+        // Without the zeros at the end it is still whole.
+        assert!(index(&whole[..1536]).unwrap().find("a").is_ok());
+    }
+
+    #[test]
+    fn sizes_and_headers_beyond_reason_are_refused() {
+        let sized = |kind, size| {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(size);
+            header.set_cksum();
+            let mut bytes = header.as_bytes().to_vec();
+            bytes.resize(512 + (128 << 10), b'a');
+            bytes
+        };
+        refused(&sized(EntryType::Regular, u64::MAX), "cut off");
+        refused(&sized(EntryType::GNULongName, 65 << 10), "extended header");
+        refused(&sized(EntryType::GNUSparse, 0), "sparse");
+    }
+}

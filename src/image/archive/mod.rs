@@ -141,4 +141,172 @@ fn document(entries: &Entries, name: &str) -> Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-pub mod testing;
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::image::digest;
+    use crate::image::platform::host;
+    use crate::image::testing::*;
+    use serde_json::json;
+
+    fn images_of(entries: &[(String, Vec<u8>)]) -> Result<Vec<Archived>> {
+        let dir = TempDir::new();
+        Archive::open(&dir.file("a.tar", &tar(entries)), &dir.0)?.images(&host())
+    }
+
+    fn names(image: &Archived) -> Vec<String> {
+        image.names.iter().map(Reference::to_string).collect()
+    }
+
+    fn refused(entries: &[(String, Vec<u8>)], kind: Kind, reason: &str) {
+        let e = images_of(entries).err().expect(reason);
+        assert_eq!(e.kind(), kind, "{e}");
+        assert!(e.to_string().contains(reason), "{reason}: {e}");
+    }
+
+    #[test]
+    fn every_shape_gives_the_same_image() {
+        let sample = Sample::new();
+        let name = "docker.io/library/app:1";
+        let mut both = layout(&[(&sample, "")]);
+        both.extend(saved(&sample, &["app:1"]));
+        for entries in [layout(&[(&sample, "app:1")]), saved(&sample, &["app:1"]), both] {
+            let plain = tar(&entries);
+            for bytes in [plain.clone(), gzip(&plain), zstd(&plain)] {
+                let dir = TempDir::new();
+                let archive = Archive::open(&dir.file("a.tar", &bytes), &dir.0).unwrap();
+                let images = archive.images(&host()).unwrap();
+                assert_eq!(images.len(), 1);
+                assert_eq!(images[0].resolved.config.digest, sample.id());
+                assert_eq!(names(&images[0]), [name]);
+                let stored: Vec<String> = archive
+                    .layers(&images[0])
+                    .map(|(layer, mut bytes)| {
+                        let mut hashing = digest::Hashing::new(io::sink());
+                        io::copy(&mut bytes, &mut hashing).unwrap();
+                        assert_eq!(layer.descriptor.digest, hashing.digest());
+                        layer.descriptor.media_type.rsplit('.').next().unwrap().to_owned()
+                    })
+                    .collect();
+                assert_eq!(stored, ["tar", "tar+gzip", "tar+zstd"]);
+                assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 1, "the spool has no name");
+            }
+        }
+    }
+
+    #[test]
+    fn an_index_is_followed_to_the_platform_of_this_node() {
+        let (ours, other) = (Sample::new(), Sample::foreign());
+        let nested = index(&[other.link(&json!(null)), ours.link(&json!(null))]);
+        let top = index(&[json!({ "digest": digest::of(&nested), "size": nested.len(),
+            "annotations": { "org.opencontainers.image.ref.name": "r.io/app:2" } })]);
+        let mut entries = ours.blobs();
+        entries.extend([blob(&nested), ("index.json".into(), top)]);
+        let images = images_of(&entries).unwrap();
+        let resolved = &images[0].resolved;
+        assert_eq!(resolved.target.digest, digest::of(&nested), "a name points to the index");
+        assert_eq!(resolved.target.media_type, "application/vnd.oci.image.index.v1+json");
+        assert_eq!(resolved.documents.len(), 2);
+        let kept: Vec<_> = resolved.documents[0].labels.iter().collect();
+        assert_eq!(kept, [(&"containerd.io/gc.ref.content.m.1".to_owned(), &digest::of(&ours.manifest()))]);
+        assert_eq!(names(&images[0]), ["r.io/app:2"]);
+    }
+
+    #[test]
+    fn of_images_for_several_platforms_ours_is_taken() {
+        let images = images_of(&layout(&[(&Sample::foreign(), "app"), (&Sample::new(), "app")])).unwrap();
+        assert_eq!(images.len(), 1);
+        assert_eq!(images[0].resolved.config.digest, Sample::new().id());
+        for entries in [layout(&[(&Sample::foreign(), "app")]), saved(&Sample::foreign(), &[])] {
+            refused(&entries, Kind::FailedPrecondition, "linux/s390x");
+        }
+    }
+
+    #[test]
+    fn a_bare_tag_is_no_name_and_a_broken_name_is_an_error() {
+        let sample = Sample::new();
+        let named = |key: &str, name: &str| {
+            let mut entries = sample.blobs();
+            entries.push(("index.json".into(), index(&[sample.link(&json!({ key: name }))])));
+            entries
+        };
+        for tag in ["latest", "not:a:reference"] {
+            assert!(images_of(&named("org.opencontainers.image.ref.name", tag)).unwrap()[0].names.is_empty(), "{tag}");
+        }
+        refused(&named("io.containerd.image.name", "Not A Name"), Kind::InvalidArgument, "Not A Name");
+        refused(&saved(&sample, &["a:b:c"]), Kind::InvalidArgument, "a:b:c");
+    }
+
+    #[test]
+    fn the_same_image_under_two_names_is_one() {
+        let sample = Sample::new();
+        let images = images_of(&layout(&[(&sample, "b"), (&sample, "a"), (&sample, "a")])).unwrap();
+        assert_eq!(images.len(), 1);
+        assert_eq!(names(&images[0]), ["docker.io/library/a:latest", "docker.io/library/b:latest"]);
+    }
+
+    #[test]
+    fn broken_archives_say_what_is_wrong() {
+        let sample = Sample::new();
+        let without = |gone: &str| {
+            let mut entries = layout(&[(&sample, "app")]);
+            entries.retain(|(name, _)| !name.ends_with(&digest_path(gone)));
+            entries
+        };
+        fn digest_path(digest: &str) -> String {
+            digest.replacen("sha256:", "sha256/", 1)
+        }
+        let invalid = Kind::InvalidArgument;
+        let layer = digest::of(&sample.layers[1].0);
+        refused(&without(&layer), invalid, &digest_path(&layer));
+        refused(&without(&sample.id()), invalid, &digest_path(&sample.id()));
+        refused(&[("README".into(), vec![])], invalid, "neither index.json");
+        refused(&[("index.json".into(), b"{".to_vec())], invalid, "index.json");
+        refused(&[("index.json".into(), index(&[]))], invalid, "no image");
+        refused(&[("manifest.json".into(), b"[]".to_vec())], invalid, "no image");
+        refused(&[("index.json".into(), vec![b' '; (8 << 20) + 1])], invalid, "too many for a document");
+
+        let mut swapped = layout(&[(&sample, "app")]);
+        let config = swapped.iter_mut().find(|(name, _)| name.ends_with(&digest_path(&sample.id()))).unwrap();
+        config.1[0] = b' ';
+        refused(&swapped, invalid, "its content has digest");
+
+        let mut short = layout(&[(&sample, "app")]);
+        short.iter_mut().find(|(name, _)| name.ends_with(&digest_path(&layer))).unwrap().1.pop();
+        refused(&short, invalid, "bytes instead of");
+
+        let mut missing = saved(&sample, &["app"]);
+        missing.retain(|(name, _)| name != "1/layer.tar");
+        refused(&missing, invalid, "1/layer.tar");
+
+        let mut fewer = saved(&sample, &["app"]);
+        fewer[0].1 = br#"{"rootfs":{"diff_ids":[]}}"#.to_vec();
+        refused(&fewer, invalid, "3 layers but its configuration 0");
+    }
+
+    #[test]
+    fn indexes_that_never_end_are_refused() {
+        let sample = Sample::new();
+        let mut entries = sample.blobs();
+        let mut link = sample.link(&json!(null));
+        for _ in 0..5 {
+            let bytes = index(&[link]);
+            link = json!({ "digest": digest::of(&bytes), "size": bytes.len() });
+            entries.push(blob(&bytes));
+        }
+        entries.push(("index.json".into(), index(&[link])));
+        refused(&entries, Kind::InvalidArgument, "nested deeper");
+    }
+
+    #[test]
+    fn what_is_no_archive_is_refused() {
+        let dir = TempDir::new();
+        let open = |path: &Path| Archive::open(path, &dir.0).err().expect("refused");
+        assert_eq!(open(&dir.0).kind(), Kind::InvalidArgument);
+        let cut = gzip(&tar(&layout(&[(&Sample::new(), "app")])));
+        assert_eq!(open(&dir.file("cut.tgz", &cut[..cut.len() / 2])).kind(), Kind::InvalidArgument);
+        assert_eq!(open(&dir.file("bad.zst", ZSTD)).kind(), Kind::InvalidArgument);
+        assert_eq!(open(&dir.file("text", &[b'a'; 600])).kind(), Kind::InvalidArgument);
+        assert!(open(&dir.0.join("missing")).to_string().contains("missing"));
+    }
+}

@@ -1,1 +1,0 @@
-//! Archives of every shape, for tests.
