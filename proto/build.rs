@@ -44,12 +44,7 @@ fn main() {
         .include(&root)
         .inputs(&inputs)
         .out_dir(&out)
-        .customize(
-            protobuf_codegen::Customize::default()
-                .lite_runtime(true)
-                .generate_accessors(false)
-                .gen_mod_rs(true),
-        )
+        .customize(protobuf_codegen::Customize::default().lite_runtime(true).generate_accessors(false).gen_mod_rs(true))
         .run()
         .expect("the .proto files parse");
     fs::write(out.join("methods.rs"), methods(&root, &inputs)).expect("OUT_DIR is writable");
@@ -57,13 +52,10 @@ fn main() {
 
 /// The source of `methods.rs`: a module per service with a constant per method.
 fn methods(root: &Path, inputs: &[PathBuf]) -> String {
-    let parsed = Parser::new()
-        .pure()
-        .include(root)
-        .inputs(inputs)
-        .parse_and_typecheck()
-        .expect("the .proto files parse");
-    let ours: Vec<ProtoPathBuf> = INPUTS.iter().map(|f| ProtoPathBuf::new((*f).to_owned()).expect("a proto path")).collect();
+    let parsed =
+        Parser::new().pure().include(root).inputs(inputs).parse_and_typecheck().expect("the .proto files parse");
+    let ours: Vec<ProtoPathBuf> =
+        INPUTS.iter().map(|f| ProtoPathBuf::new((*f).to_owned()).expect("a proto path")).collect();
     // Fully qualified message name → Rust path.
     let mut types = std::collections::HashMap::new();
     for file in &parsed.file_descriptors {

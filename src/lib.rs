@@ -5,30 +5,30 @@
 #![deny(unsafe_code)]
 
 // base
-pub mod error;
-pub mod sync;
-pub mod rollback;
-pub mod ids;
 pub mod call;
+pub mod error;
+pub mod ids;
+pub mod rollback;
+pub mod sync;
 // pure: no files, clock, environment, network
-pub mod reference;
 pub mod config;
 pub mod oci;
+pub mod reference;
 // the outside world and memory
-#[allow(unsafe_code)]
-pub mod sys;
-pub mod host;
-pub mod containerd;
 pub mod cni;
+pub mod containerd;
+pub mod host;
+pub mod runtime;
 pub mod stdio;
 pub mod store;
-pub mod runtime;
+#[allow(unsafe_code)]
+pub mod sys;
 // verbs: one file per RPC
-pub mod image;
 pub mod container;
-pub mod sandbox;
-pub mod recover;
+pub mod image;
 pub mod monitor;
+pub mod recover;
+pub mod sandbox;
 // front
-pub mod server;
 pub mod cli;
+pub mod server;
