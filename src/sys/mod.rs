@@ -1,1 +1,9 @@
-//! (empty room)
+//! The only room with `unsafe`: one kernel mechanism a file, each behind a safe function.
+
+pub mod grpc_deadline;
+pub mod lock_file;
+pub mod notify;
+pub mod reap;
+pub mod signal;
+pub mod socket;
+pub mod thread;
