@@ -75,6 +75,8 @@ fn methods(root: &Path, inputs: &[PathBuf]) -> String {
         for service in &file.service {
             let full = format!("{}.{}", file.package(), service.name());
             let _ = writeln!(text, "/// Methods of `{full}`.\npub mod {} {{", snake(service.name()));
+            let paths: Vec<String> = service.method.iter().map(|m| format!("/{full}/{}", m.name())).collect();
+            let _ = writeln!(text, "    /// The paths of all of them.\n    pub const ALL: &[&str] = &{paths:?};");
             for method in &service.method {
                 let kind = match (method.client_streaming(), method.server_streaming()) {
                     (false, false) => "Unary",

@@ -1,1 +1,165 @@
-//! (empty room)
+//! The gRPC server of the CRI: one unix socket, a few worker threads, one place where errors become status codes.
+//!
+//! Threads: the C core's own few, one that takes calls off the wire and never blocks, and the [`workers`] on which
+//! verbs run. The containerd client has a gRPC environment of its own, or its blocking calls could wait for themselves.
+
+mod answer;
+mod claim;
+mod dispatch;
+pub mod services;
+mod status;
+mod workers;
+
+use std::fmt::Write as _;
+use std::future::Future;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use grpcio::{ChannelBuilder, EnvBuilder, ServerBuilder, ServerCredentials};
+
+use crate::error::{Error, Kind, Result};
+use claim::Claim;
+use workers::Workers;
+
+pub use answer::Outlet;
+pub use dispatch::Table;
+
+/// The kubelet refuses greater messages, and so does containerd.
+const MESSAGE_BYTES: i32 = 16 << 20;
+/// Streams a connection may have open; the client queues what goes beyond it.
+const STREAMS: usize = 128;
+/// Calls the C core keeps memory ready for.
+const CALL_SLOTS: usize = 32;
+/// What is left to calls that were cancelled at shutdown, and to the C core for its last frames.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What the verbs are given, seen from the server.
+pub trait State: Send + Sync + 'static {
+    /// Why no call can be served yet, or `None`. Called before every verb: must not block.
+    fn not_ready(&self) -> Option<String>;
+}
+
+/// Choices of the operator.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bound on worker threads; as many calls again wait for one.
+    pub max_calls: usize,
+}
+
+/// A running server.
+pub struct Server {
+    grpc: grpcio::Server,
+    workers: Arc<Workers>,
+    claim: Claim,
+}
+
+impl Server {
+    /// Starts to serve `services` on the unix socket `path`, with mode 0660. The folder is made (0711) if missing; a
+    /// socket nobody listens on is replaced.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if somebody else serves that socket or it is no socket.
+    pub fn start<S: State>(
+        state: Arc<S>,
+        path: &Path,
+        options: &Options,
+        services: impl FnOnce(Table<S>) -> Table<S>,
+    ) -> Result<Server> {
+        let mut claim = Claim::take(path)?;
+        let workers = Arc::new(Workers::new(options.max_calls));
+        let environment = Arc::new(EnvBuilder::new().cq_count(1).name_prefix("cri").build());
+        let arguments = ChannelBuilder::new(environment.clone())
+            .max_receive_message_len(MESSAGE_BYTES)
+            .max_send_message_len(MESSAGE_BYTES)
+            .max_concurrent_stream(options.max_calls.min(STREAMS) as i32)
+            // A grpc-go client that pings every ten seconds is no abuser.
+            .http2_min_recv_ping_interval_without_data(Duration::from_secs(5))
+            .http2_max_ping_strikes(0)
+            .keepalive_permit_without_calls(true)
+            .build_args();
+        let mut grpc = ServerBuilder::new(environment)
+            .channel_args(arguments)
+            .requests_slot_per_cq(CALL_SLOTS)
+            .register_service(services(Table::new(state, workers.clone())).build())
+            .build()
+            .map_err(|e| Error::caused(Kind::Internal, "start the gRPC server", e))?;
+        grpc.add_listening_port(unix_uri(claim.binding()), ServerCredentials::insecure())
+            .map_err(|e| Error::caused(Kind::Unknown, format!("listen on {}", path.display()), e))?;
+        grpc.start();
+        // Only now can anybody connect.
+        claim.publish()?;
+        Ok(Server { grpc, workers, claim })
+    }
+
+    /// Stops: takes the socket away, lets the calls in flight finish within `grace`, then cancels what is left.
+    /// Returns whether all of them finished. Blocks for `grace` and a few seconds at most.
+    pub fn shutdown(self, grace: Duration) -> bool {
+        let Server { mut grpc, workers, claim } = self;
+        claim.withdraw();
+        let stopped = grpc.shutdown();
+        let mut finished = workers.drain(Instant::now() + grace);
+        let in_time = finished;
+        // Also ends the connections of clients that stay although nothing is under way.
+        grpc.cancel_all_calls();
+        if !finished {
+            log::warn!("shutdown: {} calls did not finish in {grace:?}; they are cancelled", workers.in_flight());
+            finished = workers.drain(Instant::now() + LAST_WORDS);
+        }
+        workers.close();
+        if !(finished && ends_by(stopped, Instant::now() + LAST_WORDS)) {
+            // A verb does not return, and its call still refers to the server. The process is about to end: leave
+            // the C core as it is rather than destroy it under that call.
+            log::warn!("shutdown: a call does not end");
+            std::mem::forget(grpc);
+        }
+        in_time
+    }
+}
+
+/// Drives `future` on this thread; whether it ended by `deadline`.
+fn ends_by(future: impl Future, deadline: Instant) -> bool {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        if future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+            return true;
+        }
+        match deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => return false,
+            left => thread::park_timeout(left),
+        }
+    }
+}
+
+/// The C core takes addresses as URIs.
+fn unix_uri(path: &Path) -> String {
+    let mut uri = "unix:".to_owned();
+    for &byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => uri.push(byte.into()),
+            _ => write!(uri, "%{byte:02X}").expect("writing to a string cannot fail"),
+        }
+    }
+    uri
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_paths_are_escaped() {
+        assert_eq!(unix_uri(Path::new("/run/a b%20?#ü.sock")), "unix:/run/a%20b%2520%3F%23%C3%BC.sock");
+    }
+}

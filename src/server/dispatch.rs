@@ -1,0 +1,170 @@
+//! From a call on the wire to a verb on a worker thread, and back.
+
+use std::any::Any;
+use std::collections::HashSet;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::Instant;
+
+use grpcio::{Marshaller, Method, MethodType, RpcContext, ServerStreamingSink, Service, ServiceBuilder};
+
+use super::answer::Outlet;
+use super::status;
+use super::workers::Workers;
+use super::State;
+use crate::call::Call;
+use crate::error::{Error, Kind, Result};
+use crate::sys;
+
+/// The table RPC → verb, under construction.
+pub struct Table<S> {
+    stage: Arc<Stage<S>>,
+    builder: ServiceBuilder,
+    served: HashSet<&'static str>,
+}
+
+/// What every call needs.
+struct Stage<S> {
+    state: Arc<S>,
+    workers: Arc<Workers>,
+}
+
+impl<S: State> Table<S> {
+    pub(super) fn new(state: Arc<S>, workers: Arc<Workers>) -> Self {
+        let stage = Arc::new(Stage { state, workers });
+        Table { stage, builder: ServiceBuilder::new(), served: HashSet::new() }
+    }
+
+    /// `method` is answered by `verb`, on a worker thread.
+    #[must_use]
+    pub fn unary<Q, R>(self, method: &Method<Q, R>, verb: fn(&S, &Call, Q) -> Result<R>) -> Self
+    where
+        Q: Send + 'static,
+        R: Send + 'static,
+    {
+        self.add(method, move |state: &S, call: &Call, request: Q, _: &mut Outlet<R>| {
+            verb(state, call, request).map(Some)
+        })
+    }
+
+    /// `method` is answered by what `verb` sends, on a worker thread that it keeps for as long as it runs.
+    #[must_use]
+    pub fn stream<Q, R>(self, method: &Method<Q, R>, verb: fn(&S, &Call, Q, &mut Outlet<R>) -> Result<()>) -> Self
+    where
+        Q: Send + 'static,
+        R: Send + 'static,
+    {
+        self.add(method, move |state: &S, call: &Call, request: Q, outlet: &mut Outlet<R>| {
+            verb(state, call, request, outlet).map(|()| None)
+        })
+    }
+
+    /// Those of `paths` that no verb serves are answered `Unimplemented`, unary and streaming alike.
+    #[must_use]
+    pub fn rest(mut self, paths: &'static [&'static str]) -> Self {
+        for path in paths {
+            if !self.served.insert(path) {
+                continue;
+            }
+            self.builder = self.builder.add_server_streaming_handler(
+                &untyped(path),
+                move |context: RpcContext<'_>, (): (), sink: ServerStreamingSink<()>| {
+                    let refusal = Error::new(Kind::Unimplemented, format!("cricket does not implement {}", rpc(path)));
+                    Outlet::new(sink, &Call::unbounded()).fail_later(&context, status::status(&refusal));
+                },
+            );
+        }
+        self
+    }
+
+    pub(super) fn build(self) -> Service {
+        self.builder.build()
+    }
+
+    /// `run` may send answers and returns the last one.
+    fn add<Q, R, F>(mut self, method: &Method<Q, R>, run: F) -> Self
+    where
+        Q: Send + 'static,
+        R: Send + 'static,
+        F: Fn(&S, &Call, Q, &mut Outlet<R>) -> Result<Option<R>> + Copy + Send + 'static,
+    {
+        let stage = self.stage.clone();
+        let rpc = rpc(method.name);
+        self.served.insert(method.name);
+        self.builder = self.builder.add_server_streaming_handler(
+            method,
+            move |context: RpcContext<'_>, request: Q, sink: ServerStreamingSink<R>| {
+                // This is the one gRPC thread: it hands over and never blocks.
+                let call = sys::grpc_deadline::left(context.deadline()).map_or_else(Call::unbounded, Call::within);
+                let outlet = Outlet::new(sink, &call);
+                match stage.workers.reserve() {
+                    Ok(seat) => {
+                        let state = stage.state.clone();
+                        seat.run(rpc, move || {
+                            serve(rpc, &*state, &call, outlet, |outlet| run(&state, &call, request, outlet));
+                        });
+                    }
+                    Err(e) => {
+                        log::warn!("{rpc}: {e}");
+                        outlet.fail_later(&context, status::status(&e));
+                    }
+                }
+            },
+        );
+        self
+    }
+}
+
+/// One call from first to last, on a worker thread.
+fn serve<S: State, R>(
+    rpc: &str,
+    state: &S,
+    call: &Call,
+    mut outlet: Outlet<R>,
+    run: impl FnOnce(&mut Outlet<R>) -> Result<Option<R>>,
+) {
+    let started = Instant::now();
+    let result = admit(state, call).and_then(|()| {
+        catch_unwind(AssertUnwindSafe(|| run(&mut outlet)))
+            .unwrap_or_else(|panic| Err(Error::internal(format!("this is a bug in {rpc}: {}", words(&*panic)))))
+    });
+    status::log(rpc, started.elapsed(), &result);
+    match result {
+        Ok(last) => {
+            if let Err(e) = outlet.finish(last) {
+                log::error!("{rpc}: {e}");
+            }
+        }
+        Err(e) => outlet.fail(status::status(&e)),
+    }
+}
+
+/// Whether the verb should run at all: its client may have gone while the call was queued.
+fn admit(state: &impl State, call: &Call) -> Result<()> {
+    call.check()?;
+    match state.not_ready() {
+        Some(why) => Err(Error::new(Kind::Unavailable, format!("cricket is not ready: {why}"))),
+        None => Ok(()),
+    }
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it panicked")
+}
+
+/// `/runtime.v1.RuntimeService/Version` → `Version`.
+fn rpc(path: &'static str) -> &'static str {
+    path.rsplit_once('/').map_or(path, |(_, name)| name)
+}
+
+/// A method whose messages nobody looks at.
+fn untyped(path: &'static str) -> Method<(), ()> {
+    Method {
+        ty: MethodType::ServerStreaming,
+        name: path,
+        req_mar: Marshaller { ser: |(), _| Ok(()), de: |_| Ok(()) },
+        resp_mar: Marshaller { ser: |(), _| Ok(()), de: |_| Ok(()) },
+    }
+}

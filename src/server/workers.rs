@@ -1,0 +1,256 @@
+//! The threads that verbs run on: made when calls come, gone when they are over, bounded in number.
+//!
+//! ```text
+//! calls in flight ≤ 2 × bound      one more is refused
+//! threads         = min(in flight, bound), at least KEPT once made; the rest of the calls wait
+//! ```
+
+use std::collections::VecDeque;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use crate::error::{Error, Kind, Result};
+use crate::sync::{Condvar, Mutex};
+use crate::sys;
+
+/// Threads that stay when there is nothing to do: enough for the kubelet's every-second lists.
+const KEPT: usize = 2;
+/// Only touched pages cost memory; verbs are shallow, and the C core has threads of its own.
+const STACK_BYTES: usize = 256 << 10;
+/// The name of a thread without work.
+const IDLE: &str = "worker";
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// A bounded pool of worker threads.
+pub(super) struct Workers {
+    bound: usize,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    inner: Mutex<Inner>,
+    /// Work was queued, or threads have become superfluous.
+    work: Condvar,
+    /// A call or a thread has ended.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    queue: VecDeque<Queued>,
+    /// Seats taken: work reserved, queued or running.
+    in_flight: usize,
+    threads: usize,
+    closed: bool,
+}
+
+/// A place in the pool for one call; given back when its work has ended, or when dropped unused.
+pub(super) struct Seat(Arc<Shared>);
+
+struct Queued {
+    name: &'static str,
+    work: Work,
+    seat: Seat,
+}
+
+impl Workers {
+    /// A pool without threads yet.
+    pub(super) fn new(bound: usize) -> Workers {
+        let shared = Shared { inner: Mutex::default(), work: Condvar::new(), ended: Condvar::new() };
+        Workers { bound, shared: Arc::new(shared) }
+    }
+
+    /// A place for one call. Starts a thread if it needs one, but never waits for one.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` when all are taken, `Unavailable` after [`Workers::close`].
+    pub(super) fn reserve(&self) -> Result<Seat> {
+        let (seat, start) = {
+            let mut inner = self.shared.inner.lock();
+            if inner.closed {
+                return Err(Error::new(Kind::Unavailable, "cricket is shutting down"));
+            }
+            if inner.in_flight >= 2 * self.bound {
+                return Err(busy("too many calls at the same time"));
+            }
+            inner.in_flight += 1;
+            let start = inner.threads < inner.in_flight.min(self.bound);
+            inner.threads += usize::from(start);
+            (Seat(self.shared.clone()), start)
+        };
+        if start {
+            self.start_thread()?;
+        }
+        Ok(seat)
+    }
+
+    fn start_thread(&self) -> Result<()> {
+        let shared = self.shared.clone();
+        let started = thread::Builder::new().name(IDLE.into()).stack_size(STACK_BYTES).spawn(move || shared.run());
+        let Err(e) = started else { return Ok(()) };
+        log::warn!("start a worker thread: {e}");
+        let mut inner = self.shared.inner.lock();
+        inner.threads -= 1;
+        match inner.threads {
+            0 => Err(busy("no worker thread can be started")),
+            // Another one will get to it.
+            _ => Ok(()),
+        }
+    }
+
+    /// Calls that have a place now.
+    pub(super) fn in_flight(&self) -> usize {
+        self.shared.inner.lock().in_flight
+    }
+
+    /// Blocks until no call is in flight, or until `deadline`; returns whether none is.
+    pub(super) fn drain(&self, deadline: Instant) -> bool {
+        self.wait(deadline, |inner| inner.in_flight == 0)
+    }
+
+    /// Refuses further calls and ends the idle threads.
+    pub(super) fn close(&self) {
+        self.shared.inner.lock().closed = true;
+        self.shared.work.notify_all();
+    }
+
+    fn wait(&self, deadline: Instant, until: impl Fn(&Inner) -> bool) -> bool {
+        let mut inner = self.shared.inner.lock();
+        while !until(&inner) && Instant::now() < deadline {
+            inner = self.shared.ended.wait_until(inner, Some(deadline));
+        }
+        until(&inner)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Seat {
+    /// Queues `work` for the next free thread, which is named `name` meanwhile. Does not block.
+    pub(super) fn run(self, name: &'static str, work: impl FnOnce() + Send + 'static) {
+        let shared = self.0.clone();
+        shared.inner.lock().queue.push_back(Queued { name, work: Box::new(work), seat: self });
+        shared.work.notify_one();
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.inner.lock().in_flight -= 1;
+        self.0.ended.notify_all();
+    }
+}
+
+impl Shared {
+    /// The life of a worker.
+    fn run(&self) {
+        while let Some(Queued { name, work, seat }) = self.next() {
+            sys::thread::set_name(name);
+            // The dispatcher answers for verbs that panic; this keeps the count of threads right whatever happens.
+            if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                log::error!("{name}: the worker panicked");
+            }
+            sys::thread::set_name(IDLE);
+            drop(seat);
+        }
+    }
+
+    /// Blocks for work; `None` when this thread is one too many.
+    fn next(&self) -> Option<Queued> {
+        let mut inner = self.inner.lock();
+        loop {
+            if let Some(queued) = inner.queue.pop_front() {
+                return Some(queued);
+            }
+            let kept = if inner.closed { 0 } else { KEPT };
+            if inner.threads > inner.in_flight.max(kept) {
+                inner.threads -= 1;
+                self.ended.notify_all();
+                return None;
+            }
+            inner = self.work.wait(inner);
+        }
+    }
+}
+
+fn busy(why: &str) -> Error {
+    Error::new(Kind::ResourceExhausted, format!("{why}; try again"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    /// Far more than anything here takes; only a failing test waits for it.
+    fn patience() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    /// Work that blocks until the returned sender is dropped.
+    fn blocker(workers: &Workers) -> mpsc::Sender<()> {
+        let (gate, wait) = mpsc::channel::<()>();
+        workers.reserve().expect("a place").run("Blocker", move || wait.recv().unwrap_or(()));
+        gate
+    }
+
+    #[test]
+    fn threads_are_made_on_demand_up_to_the_bound_and_end_again() {
+        let workers = Workers::new(4);
+        let gates: Vec<_> = (0..8).map(|_| blocker(&workers)).collect();
+        assert_eq!(workers.shared.inner.lock().threads, 4);
+        assert_eq!(workers.reserve().map(drop).map_err(|e| e.kind()), Err(Kind::ResourceExhausted));
+        drop(gates);
+        assert!(workers.drain(patience()));
+        assert!(workers.wait(patience(), |inner| inner.threads == KEPT));
+        workers.close();
+        assert!(workers.wait(patience(), |inner| inner.threads == 0));
+        assert_eq!(workers.reserve().map(drop).map_err(|e| e.kind()), Err(Kind::Unavailable));
+    }
+
+    #[test]
+    fn one_at_a_time_needs_one_thread() {
+        let workers = Workers::new(4);
+        for _ in 0..10 {
+            workers.reserve().expect("a place").run("Quick", || ());
+            assert!(workers.drain(patience()));
+        }
+        assert_eq!(workers.shared.inner.lock().threads, 1);
+    }
+
+    #[test]
+    fn a_panic_costs_neither_thread_nor_place() {
+        let workers = Workers::new(2);
+        for _ in 0..8 {
+            workers.reserve().expect("a place").run("Panics", || panic!("on purpose"));
+            assert!(workers.drain(patience()));
+        }
+        assert_eq!(workers.shared.inner.lock().threads, 1);
+    }
+
+    #[test]
+    fn a_place_that_is_not_used_is_given_back() {
+        let workers = Workers::new(1);
+        for _ in 0..5 {
+            drop(workers.reserve().expect("a place"));
+        }
+        assert_eq!(workers.in_flight(), 0);
+    }
+
+    #[test]
+    fn draining_gives_up_at_its_deadline() {
+        let workers = Workers::new(1);
+        let gate = blocker(&workers);
+        assert!(!workers.drain(Instant::now()));
+        drop(gate);
+        assert!(workers.drain(patience()));
+    }
+}
