@@ -94,7 +94,7 @@ impl Shared {
             }
             inner.cancel = Some(events.canceller());
         }
-        image::load::refresh_all(rt, &call)?;
+        image::load::refresh_all(&image::at(rt), &call)?;
         if *recovered {
             recover::reconcile(rt, &call)?;
         } else {
@@ -142,7 +142,7 @@ fn handle(rt: &Arc<Runtime>, event: Event) {
         Event::ImageChanged { name } => {
             let own = rt.clone();
             submit(rt, "image", move || {
-                if let Err(e) = image::load::refresh(&own, &Call::within(PASS_BUDGET), &name) {
+                if let Err(e) = image::load::refresh(&image::at(&own), &Call::within(PASS_BUDGET), &name) {
                     log::warn!("image {name} changed, but cannot be read: {e}");
                 }
             });

@@ -11,6 +11,7 @@ use crate::host::Host;
 use crate::layout::Layout;
 use crate::oci::facts::{CgroupMode, HandlerFacts};
 use crate::stdio::Hub;
+use crate::store::fs_usage::FsUsage;
 use crate::store::image::ImageStore;
 use crate::store::{Container, Sandbox, Store};
 use crate::sync::Mutex;
@@ -41,6 +42,8 @@ pub struct Runtime {
     pub containers: Store<Container>,
     /// Images.
     pub images: ImageStore,
+    /// What the snapshots take, as last measured.
+    pub fs_usage: FsUsage,
     /// Why requests cannot be served yet.
     not_ready: Mutex<Option<String>>,
     /// Whether containerd answers.
@@ -74,7 +77,8 @@ impl Runtime {
             workers: Workers::new(SETTLING),
             sandboxes: Store::new("pod sandbox"),
             containers: Store::new("container"),
-            images: ImageStore::default(),
+            images: ImageStore::new(),
+            fs_usage: FsUsage::default(),
             not_ready: Mutex::new(Some(format!("waiting for containerd at {}", config.containerd.address.display()))),
             connected: AtomicBool::new(false),
             clamp_noted: AtomicBool::new(false),

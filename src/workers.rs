@@ -213,6 +213,10 @@ mod tests {
         Instant::now() + Duration::from_secs(60)
     }
 
+    fn pool(bound: usize) -> Workers {
+        Workers::new(Size { bound, kept: 2, limit: 2 * bound })
+    }
+
     /// Work that blocks until the returned sender is dropped.
     fn blocker(workers: &Workers) -> mpsc::Sender<()> {
         let (gate, wait) = mpsc::channel::<()>();
@@ -222,13 +226,13 @@ mod tests {
 
     #[test]
     fn threads_are_made_on_demand_up_to_the_bound_and_end_again() {
-        let workers = Workers::new(4);
+        let workers = pool(4);
         let gates: Vec<_> = (0..8).map(|_| blocker(&workers)).collect();
         assert_eq!(workers.shared.inner.lock().threads, 4);
         assert_eq!(workers.reserve().map(drop).map_err(|e| e.kind()), Err(Kind::ResourceExhausted));
         drop(gates);
         assert!(workers.drain(patience()));
-        assert!(workers.wait(patience(), |inner| inner.threads == KEPT));
+        assert!(workers.wait(patience(), |inner| inner.threads == 2));
         workers.close();
         assert!(workers.wait(patience(), |inner| inner.threads == 0));
         assert_eq!(workers.reserve().map(drop).map_err(|e| e.kind()), Err(Kind::Unavailable));
@@ -236,7 +240,7 @@ mod tests {
 
     #[test]
     fn one_at_a_time_needs_one_thread() {
-        let workers = Workers::new(4);
+        let workers = pool(4);
         for _ in 0..10 {
             workers.reserve().expect("a place").run("Quick", || ());
             assert!(workers.drain(patience()));
@@ -246,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_panic_costs_neither_thread_nor_place() {
-        let workers = Workers::new(2);
+        let workers = pool(2);
         for _ in 0..8 {
             workers.reserve().expect("a place").run("Panics", || panic!("on purpose"));
             assert!(workers.drain(patience()));
@@ -256,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_place_that_is_not_used_is_given_back() {
-        let workers = Workers::new(1);
+        let workers = pool(1);
         for _ in 0..5 {
             drop(workers.reserve().expect("a place"));
         }
@@ -265,7 +269,7 @@ mod tests {
 
     #[test]
     fn draining_gives_up_at_its_deadline() {
-        let workers = Workers::new(1);
+        let workers = pool(1);
         let gate = blocker(&workers);
         assert!(!workers.drain(Instant::now()));
         drop(gate);

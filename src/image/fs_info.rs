@@ -9,24 +9,12 @@ use cricket_proto::runtime::{FilesystemIdentifier, FilesystemUsage, ImageFsInfoR
 use crate::call::Call;
 use crate::containerd::{Containerd, Snapshot, SnapshotKind, SnapshotRef, Usage};
 use crate::error::{Context, Error, Result};
-use crate::sync::Mutex;
+use crate::store::fs_usage::{FsUsage, Measured};
 
 const SNAPSHOTTERS: &str = "io.containerd.snapshotter.v1";
 const CONTENT: &str = "io.containerd.content.v1";
 /// Measuring a writable snapshot walks its files; the kubelet asks every ten seconds.
 const ACTIVE_MAX_AGE: Duration = Duration::from_secs(30);
-
-/// What was measured. Committed snapshots never change and are measured once; the others when they are asked for and
-/// the last measurement is older than half a minute.
-#[derive(Debug, Default)]
-pub struct FsUsage(Mutex<Measured>);
-
-#[derive(Clone, Debug, Default)]
-struct Measured {
-    mountpoint: Option<String>,
-    usage: HashMap<String, Usage>,
-    active_at: Option<Instant>,
-}
 
 /// The filesystem that images and the writable layers of containers are on; for cricket they are the same. Blocks.
 ///

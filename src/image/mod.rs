@@ -20,9 +20,12 @@ pub mod status;
 #[cfg(test)]
 mod testing;
 pub mod unpack;
+mod verbs;
 
 use crate::containerd::Containerd;
 use crate::store::image::ImageStore;
+
+pub use verbs::{at, image_fs_info, image_status, list_images, remove_image};
 
 /// What the image verbs work on.
 #[derive(Clone, Copy)]

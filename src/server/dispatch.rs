@@ -10,11 +10,11 @@ use grpcio::{Marshaller, Method, MethodType, RpcContext, ServerStreamingSink, Se
 
 use super::answer::Outlet;
 use super::status;
-use super::workers::Workers;
 use super::State;
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::sys;
+use crate::workers::Workers;
 
 /// The table RPC → verb, under construction.
 pub struct Table<S> {

@@ -1,6 +1,6 @@
 //! The gRPC server of the CRI: one unix socket, a few worker threads, one place where errors become status codes.
 //!
-//! Threads: the C core's own few, one that takes calls off the wire and never blocks, and the [`workers`] on which
+//! Threads: the C core's own few, one that takes calls off the wire and never blocks, and the [workers](crate::workers) on which
 //! verbs run. The containerd client has a gRPC environment of its own, or its blocking calls could wait for themselves.
 
 mod answer;
@@ -8,7 +8,6 @@ mod claim;
 mod dispatch;
 pub mod services;
 mod status;
-mod workers;
 
 use std::fmt::Write as _;
 use std::future::Future;
@@ -24,7 +23,7 @@ use grpcio::{ChannelBuilder, EnvBuilder, ServerBuilder, ServerCredentials};
 
 use crate::error::{Error, Kind, Result};
 use claim::Claim;
-use workers::Workers;
+use crate::workers::{Size, Workers};
 
 pub use answer::Outlet;
 pub use dispatch::Table;
@@ -35,6 +34,8 @@ const MESSAGE_BYTES: i32 = 16 << 20;
 const STREAMS: usize = 128;
 /// Calls the C core keeps memory ready for.
 const CALL_SLOTS: usize = 32;
+/// Worker threads that stay: enough for the kubelet's every-second lists.
+const IDLE_WORKERS: usize = 2;
 /// What is left to calls that were cancelled at shutdown, and to the C core for its last frames.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -49,6 +50,12 @@ pub trait State: Send + Sync + 'static {
 pub struct Options {
     /// Bound on worker threads; as many calls again wait for one.
     pub max_calls: usize,
+}
+
+impl Options {
+    fn pool(&self) -> Size {
+        Size { bound: self.max_calls, kept: IDLE_WORKERS, limit: 2 * self.max_calls }
+    }
 }
 
 /// A running server.
@@ -71,7 +78,7 @@ impl Server {
         services: impl FnOnce(Table<S>) -> Table<S>,
     ) -> Result<Server> {
         let mut claim = Claim::take(path)?;
-        let workers = Arc::new(Workers::new(options.max_calls));
+        let workers = Arc::new(Workers::new(options.pool()));
         let environment = Arc::new(EnvBuilder::new().cq_count(1).name_prefix("cri").build());
         let arguments = ChannelBuilder::new(environment.clone())
             .max_receive_message_len(MESSAGE_BYTES)

@@ -3,8 +3,39 @@
 use cricket_proto::methods::{image_service, runtime_service};
 
 use super::{State, Table};
+use crate::runtime::Runtime;
+use crate::{container, image, node, sandbox};
+
+impl State for Runtime {
+    fn not_ready(&self) -> Option<String> {
+        Runtime::not_ready(self)
+    }
+}
 
 /// Both services of the CRI. What has no verb is answered `Unimplemented`.
-pub fn cri<S: State>(table: Table<S>) -> Table<S> {
-    table.rest(runtime_service::ALL).rest(image_service::ALL)
+pub fn cri(table: Table<Runtime>) -> Table<Runtime> {
+    table
+        .unary(&runtime_service::VERSION, node::version)
+        .unary(&runtime_service::STATUS, node::status)
+        .unary(&runtime_service::RUNTIME_CONFIG, node::runtime_config)
+        .unary(&runtime_service::UPDATE_RUNTIME_CONFIG, node::update_runtime_config)
+        .unary(&runtime_service::RUN_POD_SANDBOX, sandbox::run)
+        .unary(&runtime_service::STOP_POD_SANDBOX, sandbox::stop)
+        .unary(&runtime_service::REMOVE_POD_SANDBOX, sandbox::remove)
+        .unary(&runtime_service::POD_SANDBOX_STATUS, sandbox::status)
+        .unary(&runtime_service::LIST_POD_SANDBOX, sandbox::list)
+        .unary(&runtime_service::CREATE_CONTAINER, container::create)
+        .unary(&runtime_service::START_CONTAINER, container::start)
+        .unary(&runtime_service::STOP_CONTAINER, container::stop)
+        .unary(&runtime_service::REMOVE_CONTAINER, container::remove)
+        .unary(&runtime_service::LIST_CONTAINERS, container::list)
+        .unary(&runtime_service::CONTAINER_STATUS, container::status)
+        .unary(&runtime_service::EXEC_SYNC, container::exec_sync)
+        .unary(&runtime_service::REOPEN_CONTAINER_LOG, container::reopen_log)
+        .unary(&image_service::LIST_IMAGES, image::list_images)
+        .unary(&image_service::IMAGE_STATUS, image::image_status)
+        .unary(&image_service::REMOVE_IMAGE, image::remove_image)
+        .unary(&image_service::IMAGE_FS_INFO, image::image_fs_info)
+        .rest(runtime_service::ALL)
+        .rest(image_service::ALL)
 }

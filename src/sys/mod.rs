@@ -1,15 +1,36 @@
-<<<<<<< HEAD
-//! The only room with `unsafe`: one file a kernel mechanism, each with a safe function or type in front.
+//! The only room with `unsafe`: one file per kernel mechanism, each a small safe function over libc.
 
-pub mod process;
-=======
-//! The only room with `unsafe`: one kernel mechanism a file, each behind a safe function.
-
+pub mod device;
+pub mod epoll;
+pub mod eventfd;
+pub mod fifo;
 pub mod grpc_deadline;
 pub mod lock_file;
+pub mod mount;
+pub mod namespace;
+pub mod net;
 pub mod notify;
+pub mod process;
 pub mod reap;
 pub mod signal;
 pub mod socket;
 pub mod thread;
->>>>>>> w-server
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// A path as the kernel takes it.
+fn c_path(path: &Path) -> io::Result<CString> {
+    let nul = |_| io::Error::new(io::ErrorKind::InvalidInput, "path holds a NUL byte");
+    CString::new(path.as_os_str().as_bytes()).map_err(nul)
+}
+
+/// A libc return value as a `Result`.
+fn check(value: libc::c_int) -> io::Result<libc::c_int> {
+    match value {
+        -1 => Err(io::Error::last_os_error()),
+        other => Ok(other),
+    }
+}
