@@ -1,0 +1,39 @@
+//! Annotations of the spec: what shims and sandboxing runtimes read to find out which pod a container belongs to.
+
+use std::collections::HashMap;
+
+use super::container::Input;
+
+/// `container` or `sandbox`.
+pub const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
+/// The runc shim serves containers with the same value together.
+pub const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
+/// The pod's name.
+pub const SANDBOX_NAME: &str = "io.kubernetes.cri.sandbox-name";
+/// The pod's namespace.
+pub const SANDBOX_NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
+/// The pod's uid.
+pub const SANDBOX_UID: &str = "io.kubernetes.cri.sandbox-uid";
+/// The container's name in the pod.
+pub const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
+/// The image as its user wrote it.
+pub const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
+
+/// The annotations of a container.
+pub(super) fn of(input: &Input<'_>) -> HashMap<String, String> {
+    let (pod, config) = (&input.request.sandbox.metadata, input.request.config);
+    let written = &config.image.user_specified_image;
+    let image = if written.is_empty() { &input.request.image.reference } else { written };
+    [
+        (CONTAINER_TYPE, "container"),
+        (SANDBOX_ID, input.sandbox_id.as_str()),
+        (SANDBOX_NAME, &pod.name),
+        (SANDBOX_NAMESPACE, &pod.namespace),
+        (SANDBOX_UID, &pod.uid),
+        (CONTAINER_NAME, &config.metadata.name),
+        (IMAGE_NAME, image),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_string(), value.to_string()))
+    .collect()
+}

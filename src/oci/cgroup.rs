@@ -1,0 +1,86 @@
+//! The container's control group, in the notation of either cgroup driver.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use crate::ids::ContainerId;
+
+/// The middle part of a scope's name, `cri-containerd-<id>.scope`: the kubelet recognises containers by it.
+const SCOPE_PREFIX: &str = "cri-containerd";
+
+/// The `cgroupsPath` of a container, in the form that the runtime's driver wants: `<slice>:cri-containerd:<id>` for
+/// systemd, else `<parent>/<id>` below every hierarchy. Without a parent it goes to `system.slice` or `/k8s.io`: a place
+/// that can be found again, where a runtime's own default cannot.
+///
+/// # Errors
+/// As [`check`].
+pub fn path(parent: &str, systemd: bool, id: &ContainerId) -> Result<PathBuf> {
+    check(parent, systemd)?;
+    if systemd {
+        let slice = parent.rsplit('/').find(|part| !part.is_empty()).unwrap_or("system.slice");
+        return Ok(format!("{slice}:{SCOPE_PREFIX}:{id}").into());
+    }
+    let parent = match parent.trim_matches('/') {
+        "" if parent.is_empty() => "k8s.io",
+        trimmed => trimmed,
+    };
+    Ok(PathBuf::from("/").join(parent).join(id))
+}
+
+/// Refuses a parent of the other driver: the container would land outside its pod's limits.
+pub(super) fn check(parent: &str, systemd: bool) -> Result<()> {
+    if parent.split('/').any(|part| part == "..") || parent.contains([':', '\0']) {
+        return Err(Error::invalid(format!("cgroup parent {parent:?} is not a plain path")));
+    }
+    let is_slice = parent.trim_end_matches('/').ends_with(".slice");
+    match (systemd, is_slice) {
+        (true, false) if !parent.is_empty() => Err(Error::invalid(format!(
+            "cgroup parent {parent:?} is no slice, but this runtime handler uses the systemd cgroup driver: \
+             let the kubelet use it too"
+        ))),
+        (false, true) => Err(Error::invalid(format!(
+            "cgroup parent {parent:?} is a slice, but this runtime handler does not use the systemd cgroup driver: \
+             let the kubelet use cgroupfs, or set systemd_cgroup for the handler"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn both_notations() {
+        let id = ContainerId::from_record("c1");
+        let cases = [
+            ("/kubepods/burstable/pod1", false, "/kubepods/burstable/pod1/c1"),
+            ("kubepods/pod1/", false, "/kubepods/pod1/c1"),
+            ("/", false, "/c1"),
+            ("", false, "/k8s.io/c1"),
+            ("/kubepods.slice/kubepods-pod1.slice", true, "kubepods-pod1.slice:cri-containerd:c1"),
+            ("kubepods-pod1.slice", true, "kubepods-pod1.slice:cri-containerd:c1"),
+            ("/kubepods.slice/", true, "kubepods.slice:cri-containerd:c1"),
+            ("", true, "system.slice:cri-containerd:c1"),
+        ];
+        for (parent, systemd, expected) in cases {
+            assert_eq!(path(parent, systemd, &id).expect("valid"), PathBuf::from(expected), "{parent} {systemd}");
+        }
+    }
+
+    #[test]
+    fn refused() {
+        let id = ContainerId::from_record("c1");
+        let cases = [
+            ("/kubepods.slice/kubepods-pod1.slice", false),
+            ("/kubepods/pod1", true),
+            ("/", true),
+            ("/kubepods/../..", false),
+            ("a.slice:b:c.slice", true),
+        ];
+        for (parent, systemd) in cases {
+            assert_eq!(path(parent, systemd, &id).map_err(|e| e.kind()), Err(Kind::InvalidArgument), "{parent}");
+        }
+    }
+}

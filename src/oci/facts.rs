@@ -1,0 +1,175 @@
+//! Everything about host, handler, image and sandbox that a spec depends on, as plain data.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use oci_spec::image::ImageConfiguration;
+
+use super::capabilities::CapSet;
+
+/// How control groups are mounted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CgroupMode {
+    /// One hierarchy per controller.
+    V1,
+    /// As `V1`, with an empty v2 hierarchy beside them.
+    Hybrid,
+    /// The unified hierarchy.
+    #[default]
+    V2,
+}
+
+/// The machine, as far as a spec depends on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// How control groups are mounted.
+    pub cgroups: CgroupMode,
+    /// Flags of the mounted v2 hierarchy that a container in the host's cgroup namespace must repeat, or its mount
+    /// clears them for the whole machine: `nsdelegate`, `memory_recursiveprot`.
+    pub cgroup2_flags: Vec<String>,
+    /// Huge pages can be limited.
+    pub hugetlb: bool,
+    /// Swap can be limited.
+    pub swap: bool,
+    /// What the daemon itself may do: no container gets more.
+    pub capabilities: CapSet,
+    /// The daemon's own `oom_score_adj`: without CAP_SYS_RESOURCE nothing it starts can go below.
+    pub oom_score_adj: i32,
+    /// AppArmor is on.
+    pub apparmor: bool,
+    /// SELinux is on.
+    pub selinux: bool,
+    /// The kernel filters system calls.
+    pub seccomp: bool,
+}
+
+/// The runtime handler, as far as a spec depends on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HandlerFacts {
+    /// The runtime puts containers into systemd scopes instead of making cgroups itself.
+    pub systemd_cgroup: bool,
+    /// A privileged container sees only the devices it names.
+    pub privileged_without_host_devices: bool,
+    /// The runtime and the kernel make a mount read-only with everything below it.
+    pub recursive_read_only: bool,
+    /// The runtime and the kernel map the owners of a mount.
+    pub idmap_mounts: bool,
+}
+
+/// An image's configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// Its name, for the annotations.
+    pub reference: String,
+    /// `ENTRYPOINT`.
+    pub entrypoint: Vec<String>,
+    /// `CMD`.
+    pub cmd: Vec<String>,
+    /// `ENV`, as `KEY=value`.
+    pub env: Vec<String>,
+    /// `WORKDIR`; "" for none.
+    pub working_dir: String,
+    /// `USER`; "" for none.
+    pub user: String,
+    /// `STOPSIGNAL`; "" for none.
+    pub stop_signal: String,
+    /// `LABEL`.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl ImageFacts {
+    /// From an image's configuration blob.
+    pub fn new(reference: impl Into<String>, image: &ImageConfiguration) -> Self {
+        let reference = reference.into();
+        let Some(config) = image.config() else { return ImageFacts { reference, ..Self::default() } };
+        ImageFacts {
+            reference,
+            entrypoint: config.entrypoint().clone().unwrap_or_default(),
+            cmd: config.cmd().clone().unwrap_or_default(),
+            env: config.env().clone().unwrap_or_default(),
+            working_dir: config.working_dir().clone().unwrap_or_default(),
+            user: config.user().clone().unwrap_or_default(),
+            stop_signal: config.stop_signal().clone().unwrap_or_default(),
+            labels: config.labels().clone().unwrap_or_default().into_iter().collect(),
+        }
+    }
+}
+
+/// What a container joins; `None` is the host's. A container always gets a mount namespace of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespaces {
+    /// Network: the pod's, or `None` with network mode NODE.
+    pub net: Option<PathBuf>,
+    /// IPC: the pod's, or `None` with ipc mode NODE.
+    pub ipc: Option<PathBuf>,
+    /// Host name: the pod's, or `None` with network mode NODE.
+    pub uts: Option<PathBuf>,
+    /// PID, when the container joins one: the pod's with mode POD, the target container's with mode TARGET.
+    pub pid: Option<PathBuf>,
+}
+
+/// Files of the sandbox that every container sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SandboxFiles {
+    /// Mounted at `/etc/hostname`.
+    pub hostname: PathBuf,
+    /// Mounted at `/etc/hosts`.
+    pub hosts: PathBuf,
+    /// Mounted at `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+    /// Mounted at `/dev/shm`: the pod's tmpfs, the host's `/dev/shm` with ipc mode NODE.
+    pub shm: PathBuf,
+}
+
+/// How mount events travel to and from a mount point.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Propagation {
+    /// Not at all.
+    #[default]
+    Private,
+    /// It receives.
+    Slave,
+    /// It sends and receives.
+    Shared,
+}
+
+/// The source of one CRI mount, looked up on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MountSource {
+    /// The path without symbolic links.
+    pub path: PathBuf,
+    /// Of the mount point that holds `path`.
+    pub propagation: Propagation,
+}
+
+/// What sort of node a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// Character device.
+    Char,
+    /// Block device.
+    Block,
+    /// Named pipe.
+    Fifo,
+}
+
+/// One device node for the container, looked up on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceFacts {
+    /// Where the container sees it.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// Major number; 0 for a pipe.
+    pub major: i64,
+    /// Minor number; 0 for a pipe.
+    pub minor: i64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// What the device cgroup lets the container do: letters of `rwm`.
+    pub access: String,
+}
