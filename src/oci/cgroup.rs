@@ -17,10 +17,7 @@ const SCOPE_PREFIX: &str = "cri-containerd";
 pub fn path(parent: &str, systemd: bool, id: &ContainerId) -> Result<PathBuf> {
     check(parent, systemd)?;
     if systemd {
-        let slice = match parent.rsplit('/').find(|part| !part.is_empty()) {
-            Some(last) => last,
-            None => "system.slice",
-        };
+        let slice = parent.rsplit('/').find(|part| !part.is_empty()).unwrap_or("system.slice");
         return Ok(format!("{slice}:{SCOPE_PREFIX}:{id}").into());
     }
     let parent = match parent.trim_matches('/') {

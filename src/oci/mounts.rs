@@ -226,8 +226,8 @@ mod tests {
     }
 
     fn with(mounts: Vec<CriMount>) -> Case {
-        let mut case = Case::default();
-        case.mounts = (0..mounts.len()).map(|n| source(&format!("/src/{n}"))).collect();
+        let sources = (0..mounts.len()).map(|n| source(&format!("/src/{n}"))).collect();
+        let mut case = Case { mounts: sources, ..Case::default() };
         case.config.mounts = mounts;
         case
     }
@@ -299,9 +299,7 @@ mod tests {
         assert!(refused.to_string().starts_with("RROUnsupported"), "{refused}");
         case.handler.recursive_read_only = true;
         assert!(list(&case).contains(&"/src/0 /data rbind,rprivate,ro,rro".into()));
-        for wrong in
-            [CriMount { readonly: false, ..asked.clone() }, CriMount { propagation: SLAVE.into(), ..asked.clone() }]
-        {
+        for wrong in [CriMount { readonly: false, ..asked.clone() }, CriMount { propagation: SLAVE.into(), ..asked }] {
             case.config.mounts = vec![wrong];
             assert_eq!(case.check().map_err(|e| e.kind()), Err(Kind::InvalidArgument));
         }

@@ -41,7 +41,8 @@ pub(super) fn of(input: &Input<'_>) -> Result<Process> {
     Ok(process)
 }
 
-/// The OCI `process` of an exec: `first`, the container's own, with other arguments and maybe a terminal.
+/// The OCI `process` of an exec: `first`, the container's own, with other arguments and maybe a terminal. A `TERM` that
+/// the container has already stays.
 ///
 /// # Errors
 /// `InvalidArgument` if `args` is empty.
@@ -52,8 +53,8 @@ pub fn exec(first: &Process, args: &[String], tty: bool) -> Result<Process> {
     let mut process = first.clone();
     process.set_args(Some(args.to_vec())).set_terminal(Some(tty));
     if tty {
-        let mut all = process.env().clone().unwrap_or_default();
-        env::set(&mut all, env::TERM.to_string());
+        let mut all = vec![env::TERM.to_string()];
+        first.env().iter().flatten().for_each(|entry| env::set(&mut all, entry.clone()));
         process.set_env(Some(all));
     }
     Ok(process)
@@ -152,7 +153,10 @@ mod tests {
         assert_eq!((plain.args().as_deref(), plain.terminal()), (Some(&strings(&["ls"])[..]), Some(false)));
         assert_eq!((plain.env().as_deref(), plain.cwd()), (Some(&strings(&["A=1"])[..]), first.cwd()));
         let tty = exec(&first, &strings(&["sh"]), true).expect("valid");
-        assert_eq!(tty.env().as_deref(), Some(&strings(&["A=1", "TERM=xterm"])[..]));
+        assert_eq!(tty.env().as_deref(), Some(&strings(&["TERM=xterm", "A=1"])[..]));
+        first.set_env(Some(strings(&["TERM=screen"])));
+        let own = exec(&first, &strings(&["sh"]), true).expect("valid");
+        assert_eq!(own.env().as_deref(), Some(&strings(&["TERM=screen"])[..]));
         assert_eq!(exec(&first, &[], false).map_err(|e| e.kind()), Err(Kind::InvalidArgument));
     }
 }

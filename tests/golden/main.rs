@@ -1,0 +1,55 @@
+//! Golden runtime specs: `tests/golden/<case>/spec.json`. `UPDATE_GOLDEN=1 cargo test --test golden` rewrites them;
+//! read the diff.
+
+mod cases;
+mod fixture;
+mod runc;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+#[test]
+fn specs_are_as_they_were() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut changed = Vec::new();
+    for (name, build) in cases::ALL {
+        let file = folder.join(name).join("spec.json");
+        let found = canonical(&build().spec());
+        if update {
+            fs::create_dir_all(folder.join(name)).expect("mkdir");
+            fs::write(&file, &found).expect("write");
+        } else if fs::read_to_string(&file).ok().as_deref() != Some(found.as_str()) {
+            changed.push(format!("--- {name}\n{found}"));
+        }
+    }
+    assert!(changed.is_empty(), "changed specs; UPDATE_GOLDEN=1 accepts them:\n{}", changed.join("\n"));
+}
+
+#[test]
+fn every_golden_file_has_a_case() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    for entry in fs::read_dir(folder).expect("readable") {
+        let entry = entry.expect("readable");
+        if entry.file_type().expect("known").is_dir() {
+            let name = entry.file_name();
+            assert!(cases::ALL.iter().any(|(case, _)| name == **case), "{name:?} has no case: delete it");
+        }
+    }
+}
+
+/// Pretty JSON in which only what matters has an order: keys and sets of capabilities are sorted.
+fn canonical(spec: &oci_spec::runtime::Spec) -> String {
+    let mut value = serde_json::to_value(spec).expect("a spec is JSON");
+    if let Some(sets) = value.pointer_mut("/process/capabilities").and_then(Value::as_object_mut) {
+        for names in sets.values_mut().filter_map(Value::as_array_mut) {
+            names.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+        }
+    }
+    value.sort_all_objects();
+    let mut text = serde_json::to_string_pretty(&value).expect("JSON");
+    text.push('\n');
+    text
+}
