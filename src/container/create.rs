@@ -93,9 +93,9 @@ impl Plan<'_> {
         let containerd = &*rt.containerd;
         let (id, snapshotter) = (self.id.as_str(), rt.config.snapshotter(self.handler));
         let at = SnapshotRef { snapshotter, key: id };
+        let root = rt.layout.container_root(&self.id);
         let mut undo = Rollback::new();
 
-        let root = rt.layout.container_root(&self.id);
         let made = fs::DirBuilder::new().mode(0o711).recursive(true).create(&root);
         made.with_context(|| format!("make {}", root.display()))?;
         undo.push("container directory", || fs::remove_dir_all(&root).or_gone());

@@ -9,7 +9,7 @@ use super::platform::Platform;
 use crate::containerd::{Descriptor, Labels};
 use crate::error::{Error, Result};
 use crate::reference::is_full_id;
-use crate::store::image::ImageFacts;
+use crate::oci::facts::ImageFacts;
 
 /// Larger documents are refused: they are held in memory.
 pub const MAX_BYTES: u64 = 8 << 20;

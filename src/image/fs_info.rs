@@ -1,13 +1,12 @@
 //! ImageFsInfo: how much the snapshots take, measured as seldom as possible.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cricket_proto::runtime::{FilesystemIdentifier, FilesystemUsage, ImageFsInfoResponse, UInt64Value};
 
 use crate::call::Call;
-use crate::containerd::{Containerd, Snapshot, SnapshotKind, SnapshotRef, Usage};
+use crate::containerd::{Containerd, Snapshot, SnapshotKind, SnapshotRef};
 use crate::error::{Context, Error, Result};
 use crate::store::fs_usage::{FsUsage, Measured};
 

@@ -5,7 +5,8 @@ use super::platform::{self, Platform};
 use super::{digest, labels};
 use crate::containerd::{Descriptor, Labels};
 use crate::error::{Context, Error, Kind, Result};
-use crate::store::image::{Image, ImageFacts};
+use crate::oci::facts::ImageFacts;
+use crate::store::image::Image;
 
 /// Indexes within indexes.
 const MAX_DEPTH: usize = 4;

@@ -23,7 +23,7 @@ pub const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
 pub(super) fn of(input: &Input<'_>) -> HashMap<String, String> {
     let (pod, config) = (&input.request.sandbox.metadata, input.request.config);
     let written = &config.image.user_specified_image;
-    let image = if written.is_empty() { &input.request.image.reference } else { written };
+    let image = if written.is_empty() { &config.image.image } else { written };
     [
         (CONTAINER_TYPE, "container"),
         (SANDBOX_ID, input.sandbox_id.as_str()),

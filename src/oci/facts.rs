@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use oci_spec::image::ImageConfiguration;
-
 use super::capabilities::CapSet;
 
 /// How control groups are mounted.
@@ -59,8 +57,6 @@ pub struct HandlerFacts {
 /// An image's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageFacts {
-    /// Its name, for the annotations.
-    pub reference: String,
     /// `ENTRYPOINT`.
     pub entrypoint: Vec<String>,
     /// `CMD`.
@@ -69,30 +65,14 @@ pub struct ImageFacts {
     pub env: Vec<String>,
     /// `WORKDIR`; "" for none.
     pub working_dir: String,
-    /// `USER`; "" for none.
+    /// `USER`: `user[:group]`, names or numbers; "" for none.
     pub user: String,
+    /// `VOLUME`: paths the image wants as volumes, sorted.
+    pub volumes: Vec<String>,
     /// `STOPSIGNAL`; "" for none.
     pub stop_signal: String,
     /// `LABEL`.
     pub labels: BTreeMap<String, String>,
-}
-
-impl ImageFacts {
-    /// From an image's configuration blob.
-    pub fn new(reference: impl Into<String>, image: &ImageConfiguration) -> Self {
-        let reference = reference.into();
-        let Some(config) = image.config() else { return ImageFacts { reference, ..Self::default() } };
-        ImageFacts {
-            reference,
-            entrypoint: config.entrypoint().clone().unwrap_or_default(),
-            cmd: config.cmd().clone().unwrap_or_default(),
-            env: config.env().clone().unwrap_or_default(),
-            working_dir: config.working_dir().clone().unwrap_or_default(),
-            user: config.user().clone().unwrap_or_default(),
-            stop_signal: config.stop_signal().clone().unwrap_or_default(),
-            labels: config.labels().clone().unwrap_or_default().into_iter().collect(),
-        }
-    }
 }
 
 /// What a container joins; `None` is the host's. A container always gets a mount namespace of its own.

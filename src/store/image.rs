@@ -1,33 +1,13 @@
 //! Images as the verbs see them: found by id, id prefix or name, answered from memory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::containerd::Descriptor;
 use crate::error::{Error, Result};
+use crate::oci::facts::ImageFacts;
 use crate::reference::{is_full_id, looks_like_id, Reference};
 use crate::sync::Mutex;
-
-/// What an image's configuration says about the container that is made from it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ImageFacts {
-    /// The first words of the command line.
-    pub entrypoint: Vec<String>,
-    /// The rest of the command line, unless the container brings its own.
-    pub cmd: Vec<String>,
-    /// `NAME=value`.
-    pub env: Vec<String>,
-    /// "" for `/`.
-    pub working_dir: String,
-    /// `user[:group]`, names or numbers; "" for root.
-    pub user: String,
-    /// Paths the image wants as volumes, sorted.
-    pub volumes: Vec<String>,
-    /// A number or a name with or without `SIG`; "" for SIGTERM.
-    pub stop_signal: String,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-}
 
 /// One image: everything that has the same configuration, under however many names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,5 @@
 //! The only room with `unsafe`: one file per kernel mechanism, each a small safe function over libc.
 
-pub mod device;
 pub mod epoll;
 pub mod eventfd;
 pub mod fifo;

@@ -48,7 +48,6 @@ impl Case {
             sandbox,
             config,
             image: ImageFacts {
-                reference: "docker.io/library/nginx:1.27".into(),
                 entrypoint: vec!["/docker-entrypoint.sh".into()],
                 cmd: vec!["nginx".into(), "-g".into(), "daemon off;".into()],
                 env: vec!["PATH=/usr/sbin:/usr/bin".into(), "NGINX_VERSION=1.27".into()],
