@@ -1,1 +1,131 @@
-//! (empty room)
+//! The command line: arguments → subcommand → exit code.
+
+mod arguments;
+mod logging;
+mod pause;
+mod serve;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::config::Config;
+use crate::error::{Context, Error, Kind, Result};
+use arguments::{Command, Settings};
+
+/// The crate's version and, if known, the git revision.
+pub const VERSION: &str = env!("CRICKET_VERSION");
+/// Read if it exists and no other file is named.
+const CONFIG_FILE: &str = "/etc/cricket/config.toml";
+
+const HELP: &str = "\
+cricket: a CRI runtime between the kubelet and containerd
+
+usage: cricket [serve] [settings]          serve the CRI until SIGTERM
+       cricket config [settings]           print the configuration in effect, with comments
+       cricket import FILE [--name REF] [settings]
+                                           load images from an archive (docker save, OCI layout)
+       cricket selftest ...                try everything on this node
+       cricket pause                       the process of a pod that shares its pid namespace
+       cricket --version | --help
+
+settings, which win over the file:
+  --config FILE          configuration file [/etc/cricket/config.toml, if it exists]
+  --socket PATH          the CRI socket [/run/cricket/cricket.sock]
+  --root DIR             durable records [/var/lib/cricket]
+  --state DIR            what may vanish at boot [/run/cricket]
+  --containerd PATH      containerd's socket [/run/containerd/containerd.sock]
+  --snapshotter NAME     containerd snapshotter [overlayfs]
+  --cgroup-driver NAME   auto, cgroupfs or systemd [auto]
+  --log-level LEVEL      off, error, warn, info, debug or trace [info]
+
+exit codes: 0 done, 1 failed, 2 wrong usage
+";
+
+/// Runs what `arguments` (without the program's name) ask for. Blocks until it is over.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let mut arguments = arguments.peekable();
+    // As pid 1 of a pod it should be as little of a process as possible: before anything else is set up.
+    if arguments.peek().is_some_and(|first| first == "pause") {
+        return exit(pause::pause(), 1);
+    }
+    match arguments::parse(arguments) {
+        Ok(command) => exit(run(command), 1),
+        Err(usage) => exit(Err(Error::invalid(format!("{usage}; see cricket --help"))), 2),
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Serve(settings) => serve::serve(&load(settings)?),
+        Command::Config(settings) => print(&load(settings)?.to_toml()),
+        // >>> Images are imported here, once the runtime can be built without serving.
+        Command::Import { file, .. } => {
+            Err(Error::new(Kind::Unimplemented, format!("import {}: not in this version", file.display())))
+        }
+        // >>> The self-test starts here.
+        Command::Selftest(_) => Err(Error::new(Kind::Unimplemented, "selftest: not in this version")),
+        Command::Version => print(&format!("cricket {VERSION}\n")),
+        Command::Help => print(HELP),
+    }
+}
+
+/// The configuration in effect.
+fn load(settings: Settings) -> Result<Config> {
+    let path = settings.file.as_deref().unwrap_or(Path::new(CONFIG_FILE));
+    let text = match fs::read_to_string(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound && settings.file.is_none() => String::new(),
+        text => text.with_context(|| format!("read {}", path.display()))?,
+    };
+    Config::parse(&text, settings.flags).with_context(|| path.display().to_string())
+}
+
+fn print(text: &str) -> Result<()> {
+    io::stdout().write_all(text.as_bytes()).context("write to stdout")
+}
+
+fn exit(result: Result<()>, code: u8) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // If stderr is gone there is nobody left to tell.
+            writeln!(io::stderr(), "cricket: {e}").ok();
+            ExitCode::from(code)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+
+    #[test]
+    fn a_named_file_must_exist_and_errors_name_it() {
+        let settings = Settings { file: Some("/nonexistent/c.toml".into()), flags: Overrides::default() };
+        assert!(load(settings).expect_err("missing").to_string().contains("/nonexistent/c.toml"));
+        let path = std::env::temp_dir().join(format!("cricket-config-{}.toml", std::process::id()));
+        fs::write(&path, "rot = 1").expect("writable");
+        let settings = Settings { file: Some(path.clone()), flags: Overrides::default() };
+        let e = load(settings).expect_err("a typo").to_string();
+        assert!(e.contains("`rot`") && e.contains(".toml"), "{e}");
+        fs::remove_file(&path).expect("ours");
+    }
+
+    #[test]
+    fn the_example_in_dist_is_the_default_configuration() {
+        let example = include_str!("../../dist/config.toml");
+        assert_eq!(example, Config::default().to_toml(), "write it again with: cricket config > dist/config.toml");
+    }
+
+    #[test]
+    fn the_help_tells_the_defaults() {
+        let config = Config::default();
+        for path in [&config.socket, &config.root, &config.state, &config.containerd.address] {
+            assert!(HELP.contains(&format!("[{}]", path.display())), "{}", path.display());
+        }
+        assert!(HELP.contains(CONFIG_FILE));
+    }
+}

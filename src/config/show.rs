@@ -24,13 +24,13 @@ pub(super) fn toml(config: &Config) -> String {
     page.key("netns_dir", path(&config.netns_dir));
     page.note("off, error, warn, info, debug or trace.");
     page.key("log_level", text(config.log_level.as_str().to_lowercase()));
-    page.note("Calls served at the same time; one more is answered ResourceExhausted. From 8 to 4096.");
+    page.note("Calls served at the same time; as many again wait, and one more is refused. From 8 to 4096.");
     page.key("max_calls", config.max_calls);
     page.note("How long a shutdown waits for calls in flight. Containers keep running in any case.");
     page.key("shutdown_grace", config.shutdown_grace.as_secs());
     page.note("Longest line of a container log in bytes; a longer one is split.");
     page.key("log_line_bytes", config.log_line_bytes);
-    page.note("auto, cgroupfs or systemd; must agree with the kubelet's cgroupDriver, which asks us since 1.28.");
+    page.note("auto, cgroupfs or systemd. The kubelet takes ours from 1.31 on; an older one must be told the same.");
     page.key("cgroup_driver", text(config.cgroup_driver.as_str()));
     page.note("The handler of pods without a RuntimeClass: one of the tables [runtime.<name>] below.");
     page.key("default_runtime", text(&config.default_runtime));
