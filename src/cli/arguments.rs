@@ -22,8 +22,15 @@ pub(super) enum Command {
         /// Where containerd is, and so on.
         settings: Settings,
     },
-    /// Try this node; the rest of the arguments is its own.
-    Selftest(Vec<String>),
+    /// Try this node.
+    Selftest {
+        /// The pod uses the host's network.
+        host_network: bool,
+        /// Where the CRI and containerd are.
+        settings: Settings,
+    },
+    /// What the self-test's container runs.
+    Probe(Vec<String>),
     /// Print the version.
     Version,
     /// Print the usage.
@@ -52,8 +59,8 @@ pub(super) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
         Some(first) if !first.starts_with('-') => arguments.next().unwrap_or_default(),
         _ => "serve".to_owned(),
     };
-    if subcommand == "selftest" {
-        return Ok(Command::Selftest(arguments.collect()));
+    if subcommand == "probe" {
+        return Ok(Command::Probe(arguments.collect()));
     }
     let mut line = Line::default();
     while let Some(argument) = arguments.next() {
@@ -72,6 +79,7 @@ pub(super) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
 struct Line {
     settings: Settings,
     name: Option<String>,
+    host_network: bool,
     words: Vec<String>,
 }
 
@@ -97,6 +105,7 @@ impl Line {
             "--cgroup-driver" => flags.cgroup_driver.replace(value()?).is_some(),
             "--log-level" => flags.log_level.replace(value()?).is_some(),
             "--name" => self.name.replace(value()?).is_some(),
+            "--host-network" if argument == flag => std::mem::replace(&mut self.host_network, true),
             _ => return Err(Error::invalid(format!("unknown flag {flag}"))),
         };
         match again {
@@ -106,13 +115,17 @@ impl Line {
     }
 
     fn command(self, subcommand: &str) -> Result<Command> {
-        let Line { settings, name, mut words } = self;
+        let Line { settings, name, host_network, mut words } = self;
         if name.is_some() && subcommand != "import" {
             return Err(Error::invalid("--name belongs to cricket import"));
+        }
+        if host_network && subcommand != "selftest" {
+            return Err(Error::invalid("--host-network belongs to cricket selftest"));
         }
         let command = match subcommand {
             "serve" => Command::Serve(settings),
             "config" => Command::Config(settings),
+            "selftest" => Command::Selftest { host_network, settings },
             "import" if words.is_empty() => return Err(Error::invalid("cricket import needs a file")),
             "import" => Command::Import { file: words.remove(0).into(), name, settings },
             _ => return Err(Error::invalid(format!("unknown command {subcommand}"))),
@@ -167,10 +180,12 @@ mod tests {
     }
 
     #[test]
-    fn help_and_version_win_and_selftest_keeps_its_arguments() {
+    fn help_and_version_win_and_a_probe_keeps_its_arguments() {
         assert_eq!(parsed("--version").expect("valid"), Command::Version);
         assert_eq!(parsed("import --help").expect("valid"), Command::Help);
-        assert_eq!(parsed("selftest --keep x").expect("valid"), Command::Selftest(vec!["--keep".into(), "x".into()]));
+        assert_eq!(parsed("probe exit 3").expect("valid"), Command::Probe(vec!["exit".into(), "3".into()]));
+        let selftest = Command::Selftest { host_network: true, settings: Settings::default() };
+        assert_eq!(parsed("selftest --host-network").expect("valid"), selftest);
     }
 
     #[test]
@@ -183,6 +198,8 @@ mod tests {
             ("import", "file"),
             ("import a b", "b"),
             ("serve --name x", "--name"),
+            ("serve --host-network", "--host-network"),
+            ("selftest --host-network=no", "--host-network"),
             ("--socket", "--socket"),
             ("--socket=", "--socket"),
             ("--root /a --root /b", "--root"),

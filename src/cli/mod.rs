@@ -1,8 +1,10 @@
 //! The command line: arguments → subcommand → exit code.
 
 mod arguments;
+mod import;
 mod logging;
 mod pause;
+mod selftest;
 mod serve;
 
 use std::ffi::OsString;
@@ -12,7 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::Config;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Result};
 use arguments::{Command, Settings};
 
 /// The crate's version and, if known, the git revision.
@@ -27,7 +29,8 @@ usage: cricket [serve] [settings]          serve the CRI until SIGTERM
        cricket config [settings]           print the configuration in effect, with comments
        cricket import FILE [--name REF] [settings]
                                            load images from an archive (docker save, OCI layout)
-       cricket selftest ...                try everything on this node
+       cricket selftest [--host-network] [settings]
+                                           run a pod of this very binary on this node and look at everything
        cricket pause                       the process of a pod that shares its pid namespace
        cricket --version | --help
 
@@ -49,7 +52,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.peekable();
     // As pid 1 of a pod it should be as little of a process as possible: before anything else is set up.
     if arguments.peek().is_some_and(|first| first == "pause") {
-        return exit(pause::pause(), 1);
+        return exit(pause::pause().map(|()| ExitCode::SUCCESS), 1);
     }
     match arguments::parse(arguments) {
         Ok(command) => exit(run(command), 1),
@@ -57,19 +60,25 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<()> {
+fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Serve(settings) => serve::serve(&load(settings)?),
         Command::Config(settings) => print(&load(settings)?.to_toml()),
-        // >>> Images are imported here, once the runtime can be built without serving.
-        Command::Import { file, .. } => {
-            Err(Error::new(Kind::Unimplemented, format!("import {}: not in this version", file.display())))
+        Command::Import { file, name, settings } => import::import(&load(settings)?, &file, name.as_deref()),
+        Command::Selftest { host_network, settings } => {
+            let config = load(settings)?;
+            logging::start(config.log_level);
+            let options = selftest::Options { socket: config.socket.clone(), host_network };
+            selftest::run(&config, &options, &mut io::stdout())
         }
-        // >>> The self-test starts here.
-        Command::Selftest(_) => Err(Error::new(Kind::Unimplemented, "selftest: not in this version")),
+        Command::Probe(arguments) => {
+            let code = selftest::probe::run(&arguments, &mut io::stdout(), &mut io::stderr())?;
+            return Ok(ExitCode::from(code));
+        }
         Command::Version => print(&format!("cricket {VERSION}\n")),
         Command::Help => print(HELP),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The configuration in effect.
@@ -86,9 +95,9 @@ fn print(text: &str) -> Result<()> {
     io::stdout().write_all(text.as_bytes()).context("write to stdout")
 }
 
-fn exit(result: Result<()>, code: u8) -> ExitCode {
+fn exit(result: Result<ExitCode>, code: u8) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(e) => {
             // If stderr is gone there is nobody left to tell.
             writeln!(io::stderr(), "cricket: {e}").ok();

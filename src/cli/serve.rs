@@ -4,8 +4,13 @@ use std::sync::Arc;
 
 use super::{logging, VERSION};
 use crate::config::Config;
+use crate::containerd::Client;
 use crate::error::{Context, Result};
-use crate::server::{services, Options, Server, State};
+use crate::host::Host;
+use crate::monitor::Monitor;
+use crate::runtime::{Parts, Runtime};
+use crate::server::{services, Options, Server};
+use crate::stdio::{Hub, Limits};
 use crate::sys::notify::notify;
 use crate::sys::signal::{Blocked, SIGINT, SIGTERM};
 
@@ -16,18 +21,21 @@ pub(super) fn serve(config: &Config) -> Result<()> {
     logging::start(config.log_level);
     log::info!("cricket {VERSION}: containerd at {}", config.containerd.address.display());
 
-    // >>> The runtime is built here and takes the place of `Nothing`.
-    let runtime = Arc::new(Nothing);
-
+    let containerd = Arc::new(Client::new(&config.containerd.address.to_string_lossy())?);
+    let hub = Hub::start(Limits { line_bytes: config.log_line_bytes })?;
+    let runtime = Arc::new(Runtime::new(Parts { config: config.clone(), host: Host::read()?, containerd, hub }));
     let options = Options { max_calls: config.max_calls };
-    let server = Server::start(runtime, &config.socket, &options, services::cri)?;
+    let server = Server::start(runtime.clone(), &config.socket, &options, services::cri)?;
     log::info!("serving the CRI on {}", config.socket.display());
+    // Until containerd answers and everything is recovered, calls are answered `Unavailable`.
+    let monitor = Monitor::start(runtime)?;
     tell_systemd("READY=1");
 
     let signal = stop.wait();
     tell_systemd("STOPPING=1");
     log::info!("signal {signal}: shutting down; containers keep running");
     server.shutdown(config.shutdown_grace);
+    monitor.stop();
     Ok(())
 }
 
@@ -35,14 +43,5 @@ pub(super) fn serve(config: &Config) -> Result<()> {
 fn tell_systemd(state: &str) {
     if let Err(e) = notify(state) {
         log::warn!("tell systemd {state}: {e}");
-    }
-}
-
-/// Stands in for the runtime.
-struct Nothing;
-
-impl State for Nothing {
-    fn not_ready(&self) -> Option<String> {
-        None
     }
 }

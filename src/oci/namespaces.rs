@@ -45,7 +45,13 @@ pub(super) fn of(input: &Input<'_>) -> Result<Vec<LinuxNamespace>> {
     let network_on_host = on_host(of_pod.network.enum_value_or_default());
 
     let mut all = vec![own(Type::Mount)];
-    match asked.pid.enum_value_or_default() {
+    // Simple clients send no options at all: their containers see only themselves, unless the pod is the host's.
+    let pid = match asked.as_ref() {
+        Some(asked) => asked.pid.enum_value_or_default(),
+        None if on_host(of_pod.pid.enum_value_or_default()) => NamespaceMode::NODE,
+        None => NamespaceMode::CONTAINER,
+    };
+    match pid {
         NamespaceMode::CONTAINER => all.push(own(Type::Pid)),
         NamespaceMode::TARGET => all.push(pid_of(joined.pid.as_deref(), "the target container")?),
         NamespaceMode::POD | NamespaceMode::NODE => {

@@ -1,0 +1,34 @@
+//! `cricket import`: images from a file, without a registry and without a running daemon.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use super::logging;
+use crate::call::Call;
+use crate::config::Config;
+use crate::containerd::{Client, Containerd};
+use crate::error::{Context, Result};
+use crate::image::{import, Images};
+use crate::store::image::ImageStore;
+
+/// Imports an archive into containerd and prints a line an image. A running daemon hears of it by containerd's events.
+pub(super) fn import(config: &Config, file: &Path, name: Option<&str>) -> Result<()> {
+    logging::start(config.log_level);
+    let containerd = Client::new(&config.containerd.address.to_string_lossy())?;
+    let call = Call::unbounded();
+    containerd.ensure_namespace(&call)?;
+    fs::create_dir_all(&config.root).with_context(|| format!("make {}", config.root.display()))?;
+    let store = ImageStore::new();
+    let images = Images { containerd: &containerd, store: &store, snapshotter: &config.containerd.snapshotter };
+    let imported = import::import(&images, &call, file, &config.root, name);
+    let mut out = std::io::stdout();
+    for image in imported.with_context(|| format!("import {}", file.display()))? {
+        let names = match image.references.is_empty() {
+            true => "without a name; give it one with --name".to_owned(),
+            false => image.references.join(" "),
+        };
+        writeln!(out, "{} {names}", image.id).context("print")?;
+    }
+    Ok(())
+}

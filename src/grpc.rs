@@ -1,0 +1,168 @@
+//! A gRPC peer on a unix socket: blocking calls, its errors as ours.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use grpcio::{CallOption, ChannelBuilder, EnvBuilder, MetadataBuilder, Method, RpcStatus, RpcStatusCode};
+
+use crate::call::Call;
+use crate::error::{Error, Kind, Result};
+
+/// What the kubelet, containerd and we allow in one message.
+pub const MESSAGE_BYTES: i32 = 16 << 20;
+/// A peer's restart is short; with gRPC's defaults we would notice its return seconds late.
+const FIRST_RECONNECT: Duration = Duration::from_millis(100);
+const LAST_RECONNECT: Duration = Duration::from_millis(500);
+
+/// A connection. It is made on first use and made again by itself after the peer was away; until then calls fail at
+/// once with `Unavailable`. Its one thread only moves bytes: calls block their caller.
+pub struct Peer {
+    rpc: grpcio::Client,
+    /// For messages: who, and the socket as the user wrote it.
+    name: String,
+}
+
+impl Peer {
+    /// The peer called `name` at `address`: the path of its socket, with or without `unix://`, or
+    /// `unix-abstract:NAME`. Does not connect yet.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for anything that is not a local socket.
+    pub fn connect(name: &str, address: &str) -> Result<Self> {
+        let target = target(name, address)?;
+        // An Environment of its own: on one shared with our server, a blocking call could wait for itself.
+        let environment = EnvBuilder::new().cq_count(1).name_prefix("grpc-client").build();
+        let channel = ChannelBuilder::new(Arc::new(environment))
+            .max_receive_message_len(MESSAGE_BYTES)
+            .max_send_message_len(MESSAGE_BYTES)
+            .initial_reconnect_backoff(FIRST_RECONNECT)
+            .max_reconnect_backoff(LAST_RECONNECT)
+            // grpcio has no builder method for this one, and its default of a second overrides the two above.
+            .raw_cfg_int(c"grpc.min_reconnect_backoff_ms".to_owned(), 100)
+            .primary_user_agent("cricket")
+            .connect(&target);
+        Ok(Peer { rpc: grpcio::Client::new(channel), name: format!("{name} at {address}") })
+    }
+
+    /// A unary call with these headers, bounded by `call`.
+    pub fn unary<Q, R: Unpin>(
+        &self,
+        call: &Call,
+        method: &Method<Q, R>,
+        request: &Q,
+        headers: &[(&str, &str)],
+    ) -> Result<R> {
+        let options = self.options(call, headers)?;
+        self.rpc.unary_call(method, request, options).map_err(|e| self.error(e))
+    }
+
+    /// grpcio's client, for streams.
+    pub fn rpc(&self) -> &grpcio::Client {
+        &self.rpc
+    }
+
+    /// Headers and deadline of `call`; refused when it is over already.
+    pub fn options(&self, call: &Call, headers: &[(&str, &str)]) -> Result<CallOption> {
+        call.check()?;
+        let mut metadata = MetadataBuilder::new();
+        for (key, value) in headers {
+            metadata.add_str(key, value).map_err(|e| self.error(e))?;
+        }
+        let options = CallOption::default().headers(metadata.build());
+        Ok(match call.left() {
+            Some(left) => options.timeout(left),
+            None => options,
+        })
+    }
+    /// An error of grpcio's as ours.
+    pub fn error(&self, e: grpcio::Error) -> Error {
+        match e {
+            grpcio::Error::RpcFailure(status) | grpcio::Error::RpcFinished(Some(status)) => self.status(&status),
+            grpcio::Error::Codec(e) => Error::internal(format!("protobuf of {}: {e}", self.name)),
+            grpcio::Error::InvalidMetadata(e) => Error::invalid(format!("header for {}: {e}", self.name)),
+            other => Error::new(Kind::Unavailable, format!("{}: {other}", self.name)),
+        }
+    }
+
+    /// A gRPC status as an error: code for code, message kept.
+    fn status(&self, status: &RpcStatus) -> Error {
+        let kind = kind(status);
+        match kind {
+            Kind::Unavailable => Error::new(kind, format!("{}: {}", self.name, status.message())),
+            _ => Error::new(kind, status.message()),
+        }
+    }
+}
+
+/// gRPC's spelling of a local socket.
+fn target(name: &str, address: &str) -> Result<String> {
+    let path = address.strip_prefix("unix://").unwrap_or(address);
+    let known = path.starts_with('/') || path.starts_with("unix-abstract:");
+    if !known || path.contains('\0') {
+        let message = format!("address of {name} {address:?}: give the absolute path of its unix socket");
+        return Err(Error::invalid(message));
+    }
+    Ok(if path.starts_with('/') { format!("unix:{path}") } else { path.to_owned() })
+}
+
+fn kind(status: &RpcStatus) -> Kind {
+    // What Go's contexts say of themselves travels without a code of its own, some way down a chain of messages.
+    let says = |what| status.message().trim_end_matches(": unknown").ends_with(what);
+    match status.code() {
+        RpcStatusCode::CANCELLED => Kind::Canceled,
+        RpcStatusCode::UNKNOWN if says("context deadline exceeded") => Kind::DeadlineExceeded,
+        RpcStatusCode::UNKNOWN if says("context canceled") => Kind::Canceled,
+        RpcStatusCode::INVALID_ARGUMENT | RpcStatusCode::OUT_OF_RANGE => Kind::InvalidArgument,
+        RpcStatusCode::DEADLINE_EXCEEDED => Kind::DeadlineExceeded,
+        RpcStatusCode::NOT_FOUND => Kind::NotFound,
+        RpcStatusCode::ALREADY_EXISTS => Kind::AlreadyExists,
+        RpcStatusCode::PERMISSION_DENIED | RpcStatusCode::UNAUTHENTICATED => Kind::PermissionDenied,
+        RpcStatusCode::RESOURCE_EXHAUSTED => Kind::ResourceExhausted,
+        RpcStatusCode::FAILED_PRECONDITION => Kind::FailedPrecondition,
+        RpcStatusCode::ABORTED => Kind::Aborted,
+        RpcStatusCode::UNIMPLEMENTED => Kind::Unimplemented,
+        RpcStatusCode::INTERNAL => Kind::Internal,
+        RpcStatusCode::UNAVAILABLE => Kind::Unavailable,
+        _ => Kind::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client() -> Client {
+        Client::new("/nonexistent/c.sock").expect("a path")
+    }
+
+    #[test]
+    fn codes_become_kinds_and_messages_stay() {
+        let of =
+            |code, text: &str| client().error(grpcio::Error::RpcFailure(RpcStatus::with_message(code, text.into())));
+        let e = of(RpcStatusCode::NOT_FOUND, "container \"x\": not found");
+        assert_eq!((e.kind(), e.message()), (Kind::NotFound, "container \"x\": not found"));
+        assert_eq!(of(RpcStatusCode::UNKNOWN, "context deadline exceeded: unknown").kind(), Kind::DeadlineExceeded);
+        assert_eq!(of(RpcStatusCode::UNKNOWN, "wait: context canceled").kind(), Kind::Canceled);
+        assert_eq!(of(RpcStatusCode::UNKNOWN, "runc did not").kind(), Kind::Unknown);
+        assert_eq!(of(RpcStatusCode::DATA_LOSS, "").kind(), Kind::Unknown);
+    }
+
+    #[test]
+    fn an_absent_containerd_is_unavailable_and_named() {
+        use crate::containerd::Containerd;
+        let e = client().version(&Call::within(Duration::from_secs(20))).expect_err("nobody listens there");
+        assert_eq!(e.kind(), Kind::Unavailable, "{e}");
+        assert!(e.message().starts_with("containerd at /nonexistent/c.sock: "), "{e}");
+    }
+
+    #[test]
+    fn a_finished_call_is_not_made() {
+        let refused = |call: &Call| client().options(call).map(drop).map_err(|e| e.kind());
+        assert_eq!(refused(&Call::within(Duration::ZERO)), Err(Kind::DeadlineExceeded));
+        let cancelled = Call::unbounded();
+        cancelled.cancel();
+        assert_eq!(refused(&cancelled), Err(Kind::Canceled));
+        assert_eq!(refused(&Call::unbounded().with_lease("two\nlines")), Err(Kind::InvalidArgument));
+        assert_eq!(refused(&Call::unbounded().with_lease("fine")), Ok(()));
+    }
+}
