@@ -6,7 +6,7 @@ use cricket::containerd::{Content, Labels};
 use cricket::error::Kind;
 use sha2::{Digest, Sha256};
 
-use crate::{assert_fails, labels, World};
+use crate::{assert_fails, kept, labels, World};
 
 pub fn digest(data: &[u8]) -> String {
     let hex: String = Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -25,7 +25,8 @@ fn large(seed: u8) -> Vec<u8> {
 pub fn write_read_label(world: &World) {
     let (c, call) = (&world.containerd, &world.call);
     let data = large(1);
-    let first = blob(&data, &labels(&[("a", "1")]));
+    let root = ("containerd.io/gc.root", "kept");
+    let first = blob(&data, &labels(&[("a", "1"), root]));
     c.write_content(call, "ref-1", &first, &mut data.as_slice()).expect("write");
     assert_eq!(c.content(call, &first.digest).expect("info"), first);
     assert_eq!(c.read_content(call, &first.digest, first.size_bytes).expect("read"), data);
@@ -37,9 +38,9 @@ pub fn write_read_label(world: &World) {
     c.label_content(call, &first.digest, &labels(&[("c.d/e", "3"), ("a", "4")])).expect("label");
     c.label_content(call, &first.digest, &Labels::new()).expect("nothing to add");
     let now = c.content(call, &first.digest).expect("info");
-    assert_eq!(now.labels, labels(&[("a", "4"), ("b", "2"), ("c.d/e", "3")]));
+    assert_eq!(now.labels, labels(&[("a", "4"), ("b", "2"), ("c.d/e", "3"), root]));
 
-    let nothing = blob(b"", &Labels::new());
+    let nothing = blob(b"", &kept());
     c.write_content(call, "ref-3", &nothing, &mut io::empty()).expect("an empty blob");
     assert_eq!(c.read_content(call, &nothing.digest, 0).expect("read"), b"");
 }
@@ -59,7 +60,7 @@ pub fn what_is_refused(world: &World) {
 pub fn resume(world: &World) {
     let (c, call) = (&world.containerd, &world.call);
     let data = large(2);
-    let wanted = blob(&data, &Labels::new());
+    let wanted = blob(&data, &kept());
     // The network breaks after two thirds.
     let mut broken = data[..1_700_000].chain(Broken);
     assert_fails(Kind::Unknown, c.write_content(call, "resume", &wanted, &mut broken));
@@ -77,7 +78,7 @@ pub fn resume(world: &World) {
 pub fn a_wrong_blob_is_dropped(world: &World) {
     let (c, call) = (&world.containerd, &world.call);
     let data = large(3);
-    let wanted = blob(&data, &Labels::new());
+    let wanted = blob(&data, &kept());
     let wrong = large(4);
     assert_fails(Kind::FailedPrecondition, c.write_content(call, "wrong", &wanted, &mut wrong.as_slice()));
     assert_fails(Kind::NotFound, c.content(call, &wanted.digest));

@@ -135,7 +135,7 @@ pub fn layers(world: &World) {
             Kind::NotFound,
             c.apply_layer(call, &Descriptor { digest: digest(b"no"), ..layer.clone() }, &mounts),
         );
-        c.write_content(call, "layer", &blob(data, &Labels::new()), &mut data.as_slice()).expect("write");
+        c.write_content(call, "layer", &blob(data, &kept()), &mut data.as_slice()).expect("write");
         assert_eq!(c.apply_layer(call, &layer, &mounts).expect("apply"), digest(&tar));
     }
     let config = descriptor("application/vnd.oci.image.config.v1+json", &tar);

@@ -1,5 +1,6 @@
 //! A containerd of the test's own: private directories and socket, no CRI plugin, gone without a trace at the end.
 #![allow(dead_code, reason = "every test target uses a part of it")]
+#![allow(clippy::print_stderr, reason = "the only voice of a destructor")]
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use sha2::{Digest as _, Sha256};
 
-use super::state::{check_labels, Blob, State};
+use super::state::{check_labels, Blob, Ingest, State};
 use crate::call::Call;
 use crate::containerd::{Content, Descriptor, Labels, Mount};
 use crate::error::{Error, Kind, Result};
@@ -51,7 +51,7 @@ impl State {
     }
 
     fn commit_ingest(&mut self, call: &Call, reference: &str, blob: &Content) -> Result<()> {
-        let data = self.ingests.remove(reference).unwrap_or_default();
+        let data = self.ingests.remove(reference).unwrap_or_default().data;
         if data.len() as u64 != blob.size_bytes || digest(&data) != blob.digest {
             return Err(Error::precondition(format!("what was written is not {}", blob.digest)));
         }
@@ -82,15 +82,16 @@ pub(super) fn write(
             return Err(Error::invalid("an ingest needs a reference"));
         }
         state.lease_ingest(call, reference);
-        state.ingests.entry(reference.to_owned()).or_default().len()
+        let begun = Ingest { leased: call.lease().is_some(), ..Ingest::default() };
+        state.ingests.entry(reference.to_owned()).or_insert(begun).data.len()
     };
     let mut all = Vec::new();
     let read = from.take(blob.size_bytes).read_to_end(&mut all);
     let mut state = state.lock();
     if let Some(ingest) = state.ingests.get_mut(reference) {
-        ingest.extend_from_slice(all.get(offset..).unwrap_or_default());
+        ingest.data.extend_from_slice(all.get(offset..).unwrap_or_default());
     }
-    let got = state.ingests.get(reference).map_or(0, Vec::len) as u64;
+    let got = state.ingests.get(reference).map_or(0, |ingest| ingest.data.len()) as u64;
     match read {
         Err(e) => Err(Error::caused(Kind::Unknown, "read the source", e)),
         Ok(_) if got < blob.size_bytes => Err(Error::new(Kind::Unknown, "the source ended too soon")),

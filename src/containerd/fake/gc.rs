@@ -31,7 +31,8 @@ impl State {
         self.blobs.retain(|digest, _| kept.contains(&Node::Blob(digest.clone())));
         self.snapshots.retain(|key, _| kept.contains(&Node::Snapshot(key.clone())));
         let leases = &self.leases;
-        self.ingests.retain(|reference, _| leases.values().any(|lease| lease.ingests.contains(reference)));
+        let held = |reference: &str| leases.values().any(|lease| lease.ingests.contains(reference));
+        self.ingests.retain(|reference, ingest| !ingest.leased || held(reference));
     }
 
     fn roots(&self) -> Vec<Node> {

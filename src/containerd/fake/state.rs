@@ -26,13 +26,21 @@ pub(super) struct State {
     pub(super) tasks: BTreeMap<String, FakeTask>,
     pub(super) images: BTreeMap<String, ImageRecord>,
     pub(super) blobs: BTreeMap<String, Blob>,
-    pub(super) ingests: BTreeMap<String, Vec<u8>>,
+    pub(super) ingests: BTreeMap<String, Ingest>,
     pub(super) leases: BTreeMap<String, Lease>,
     pub(super) streams: Vec<Arc<Queue>>,
     pub(super) ignored_signals: BTreeSet<u32>,
     pub(super) collects_always: bool,
     pub(super) exec_code: Option<u32>,
     pub(super) pids: u32,
+}
+
+/// A blob that is being written.
+#[derive(Default)]
+pub(super) struct Ingest {
+    pub(super) data: Vec<u8>,
+    /// Goes with its lease; without one containerd keeps it for a day.
+    pub(super) leased: bool,
 }
 
 #[derive(Default)]
