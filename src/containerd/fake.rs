@@ -1,7 +1,7 @@
 //! An in-memory containerd for tests: the same answers, errors and events, and faults on demand.
 //!
 //! `tests/contract` runs one suite on it and on a real containerd, so that what it says is true. It never runs a
-//! program: tests say when a process ends. Unlike the real one it collects garbage only in deletions with `sync`.
+//! program: tests say when a process ends. It collects garbage in deletions with `sync`, and all the time when told to.
 
 mod content;
 mod events;
@@ -107,6 +107,12 @@ impl Fake {
         self.inner.state.lock().exec_code = code;
     }
 
+    /// From now on garbage is collected before every call. The real one does so at its start, after every hundredth
+    /// change and in deletions with `sync`: what no image, record or lease refers to may be gone at any moment.
+    pub fn collect_garbage_always(&self) {
+        self.inner.state.lock().collects_always = true;
+    }
+
     /// Publishes an out-of-memory event of container `id`.
     pub fn oom(&self, id: &str) {
         self.inner.state.lock().publish(&Event::TaskOom { id: id.to_owned() });
@@ -131,6 +137,9 @@ impl Fake {
         let mut state = self.inner.state.lock();
         state.calls.push(name);
         let turn = state.calls.len();
+        if state.collects_always {
+            state.collect_garbage();
+        }
         match state.fault.take_if(|(at, _)| *at == turn) {
             Some((_, Fault::Refused)) => Err(Error::new(Kind::Unavailable, format!("fake containerd refuses {name}"))),
             Some((_, Fault::LostReply)) => {
@@ -296,5 +305,86 @@ impl Containerd for Fake {
 
     fn subscribe(&self) -> Result<Box<dyn EventStream>> {
         self.serve(&Call::unbounded(), "subscribe", |s| Ok(s.subscribe()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str) -> Record {
+        Record { id: id.into(), runtime: "io.containerd.runc.v2".into(), ..Record::default() }
+    }
+
+    fn call() -> Call {
+        Call::unbounded()
+    }
+
+    #[test]
+    fn a_refused_call_does_nothing_and_a_lost_reply_does_it() {
+        let fake = Fake::new();
+        fake.fail_at(2, Fault::Refused);
+        fake.version(&call()).expect("the first");
+        assert!(fake.fault_pending());
+        let refused = fake.create_container(&call(), &record("a")).map_err(|e| e.kind());
+        assert_eq!((refused, fake.fault_pending()), (Err(Kind::Unavailable), false));
+        assert_eq!(fake.leftovers(), Vec::<String>::new());
+        fake.fail_at(1, Fault::LostReply);
+        let lost = fake.create_container(&call(), &record("a")).map_err(|e| e.kind());
+        assert_eq!(lost, Err(Kind::Unavailable));
+        assert_eq!(fake.leftovers(), ["container:a"]);
+        assert_eq!(fake.calls(), ["version", "create_container", "create_container"]);
+    }
+
+    #[test]
+    fn a_refused_write_does_not_touch_its_source() {
+        let fake = Fake::new();
+        let blob = Content { digest: format!("sha256:{}", "0".repeat(64)), size_bytes: 3, ..Content::default() };
+        let mut source = &b"abc"[..];
+        fake.fail_at(1, Fault::Refused);
+        let refused = fake.write_content(&call(), "r", &blob, &mut source).map_err(|e| e.kind());
+        assert_eq!((refused, source), (Err(Kind::Unavailable), &b"abc"[..]));
+    }
+
+    #[test]
+    fn everything_that_exists_is_a_leftover() {
+        let fake = Fake::new();
+        fake.create_container(&call(), &record("c")).expect("create");
+        let task = NewTask { id: "c".into(), ..NewTask::default() };
+        fake.create_task(&call(), &task).expect("create");
+        fake.start_task(&call(), "c", None).expect("start");
+        let exec = NewExec { id: "c".into(), exec_id: "e".into(), ..NewExec::default() };
+        fake.exec(&call(), &exec).expect("exec");
+        fake.create_lease(&call(), "l", Duration::from_secs(9)).expect("lease");
+        let at = SnapshotRef { snapshotter: "overlayfs", key: "s" };
+        fake.prepare_snapshot(&call(), &at, "", &Labels::new()).expect("prepare");
+        assert_eq!(fake.leftovers(), ["container:c", "task:c", "exec:c/e", "snapshot:s", "lease:l"]);
+    }
+
+    #[test]
+    fn an_exec_can_end_at_once() {
+        let fake = Fake::new();
+        fake.create_container(&call(), &record("c")).expect("create");
+        fake.create_task(&call(), &NewTask { id: "c".into(), ..NewTask::default() }).expect("create");
+        fake.start_task(&call(), "c", None).expect("start");
+        fake.execs_exit(Some(3));
+        let exec = NewExec { id: "c".into(), exec_id: "e".into(), ..NewExec::default() };
+        fake.exec(&call(), &exec).expect("exec");
+        fake.start_task(&call(), "c", Some("e")).expect("start");
+        assert_eq!(fake.wait_task(&call(), "c", Some("e")).expect("ended").code, 3);
+        assert_eq!(fake.task(&call(), "c", None).expect("runs").state, crate::containerd::TaskState::Running);
+    }
+
+    #[test]
+    fn an_expired_lease_keeps_nothing() {
+        let fake = Fake::new();
+        fake.collect_garbage_always();
+        fake.create_lease(&call(), "old", Duration::ZERO).expect("lease");
+        let leased = call().with_lease("old");
+        let at = SnapshotRef { snapshotter: "overlayfs", key: "s" };
+        let late = fake.prepare_snapshot(&leased, &at, "", &Labels::new()).map_err(|e| e.kind());
+        assert_eq!(late, Err(Kind::NotFound));
+        fake.prepare_snapshot(&call(), &at, "", &Labels::new()).expect("prepare");
+        assert_eq!(fake.snapshot(&call(), &at).map_err(|e| e.kind()), Err(Kind::NotFound));
     }
 }

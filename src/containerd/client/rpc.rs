@@ -82,11 +82,12 @@ impl Client {
 }
 
 fn kind(status: &RpcStatus) -> Kind {
+    // What Go's contexts say of themselves travels without a code of its own, some way down a chain of messages.
+    let says = |what| status.message().trim_end_matches(": unknown").ends_with(what);
     match status.code() {
         RpcStatusCode::CANCELLED => Kind::Canceled,
-        // What Go's contexts say of themselves travels without a code of its own.
-        RpcStatusCode::UNKNOWN if status.message().ends_with("context deadline exceeded") => Kind::DeadlineExceeded,
-        RpcStatusCode::UNKNOWN if status.message().ends_with("context canceled") => Kind::Canceled,
+        RpcStatusCode::UNKNOWN if says("context deadline exceeded") => Kind::DeadlineExceeded,
+        RpcStatusCode::UNKNOWN if says("context canceled") => Kind::Canceled,
         RpcStatusCode::INVALID_ARGUMENT | RpcStatusCode::OUT_OF_RANGE => Kind::InvalidArgument,
         RpcStatusCode::DEADLINE_EXCEEDED => Kind::DeadlineExceeded,
         RpcStatusCode::NOT_FOUND => Kind::NotFound,
@@ -116,7 +117,8 @@ mod tests {
             |code, text: &str| client().error(grpcio::Error::RpcFailure(RpcStatus::with_message(code, text.into())));
         let e = of(RpcStatusCode::NOT_FOUND, "container \"x\": not found");
         assert_eq!((e.kind(), e.message()), (Kind::NotFound, "container \"x\": not found"));
-        assert_eq!(of(RpcStatusCode::UNKNOWN, "ttrpc: context deadline exceeded").kind(), Kind::DeadlineExceeded);
+        assert_eq!(of(RpcStatusCode::UNKNOWN, "context deadline exceeded: unknown").kind(), Kind::DeadlineExceeded);
+        assert_eq!(of(RpcStatusCode::UNKNOWN, "wait: context canceled").kind(), Kind::Canceled);
         assert_eq!(of(RpcStatusCode::UNKNOWN, "runc did not").kind(), Kind::Unknown);
         assert_eq!(of(RpcStatusCode::DATA_LOSS, "").kind(), Kind::Unknown);
     }

@@ -36,7 +36,7 @@ impl State {
 
     pub(super) fn apply_layer(&self, layer: &Descriptor, mounts: &[Mount]) -> Result<String> {
         if !layer.media_type.contains(".layer.") && !layer.media_type.contains(".rootfs.diff.") {
-            return Err(Error::new(Kind::Unimplemented, format!("{:?} is not a layer", layer.media_type)));
+            return Err(Error::new(Kind::Unknown, format!("no processor for media type {:?}", layer.media_type)));
         }
         let data = &self.blob(&layer.digest)?.data;
         if mounts.is_empty() {

@@ -30,6 +30,7 @@ pub(super) struct State {
     pub(super) leases: BTreeMap<String, Lease>,
     pub(super) streams: Vec<Arc<Queue>>,
     pub(super) ignored_signals: BTreeSet<u32>,
+    pub(super) collects_always: bool,
     pub(super) exec_code: Option<u32>,
     pub(super) pids: u32,
 }

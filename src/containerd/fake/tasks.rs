@@ -19,7 +19,14 @@ pub(super) struct FakeTask {
 
 impl State {
     pub(super) fn create_task(&mut self, new: &NewTask) -> Result<u32> {
-        self.container(&new.id)?;
+        let record = self.container(&new.id)?;
+        let snapshot = (record.snapshotter.clone(), record.snapshot_key.clone());
+        if !new.rootfs.is_empty() && !snapshot.1.is_empty() && !self.snapshots.contains_key(&snapshot) {
+            return Err(Error::new(
+                Kind::Unknown,
+                format!("mount the root filesystem: snapshot {} is gone", snapshot.1),
+            ));
+        }
         if self.tasks.contains_key(&new.id) {
             return Err(Error::new(Kind::AlreadyExists, format!("task {:?} already exists", new.id)));
         }
@@ -39,11 +46,12 @@ impl State {
     }
 
     pub(super) fn start_task(&mut self, id: &str, exec_id: Option<&str>) -> Result<u32> {
+        self.container(id)?;
         let next_pid = self.next_pid();
         let exec_code = self.exec_code;
         let process = self.process_mut(id, exec_id)?;
         if process.state != TaskState::Created {
-            return Err(Error::new(Kind::Unknown, format!("cannot start a process that is {:?}", process.state)));
+            return Err(wrong_state("start", process.state));
         }
         if exec_id.is_some() {
             process.pid = next_pid;
@@ -60,7 +68,7 @@ impl State {
         let process = self.process(id, exec_id)?;
         let exit = process.exit;
         if matches!(process.state, TaskState::Running | TaskState::Paused) {
-            return Err(Error::precondition(format!("a process that is {:?} cannot be deleted", process.state)));
+            return Err(wrong_state("delete", process.state));
         }
         match exec_id {
             None => drop(self.tasks.remove(id)),
@@ -71,7 +79,9 @@ impl State {
         Ok(exit)
     }
 
+    /// containerd looks for the record before the task: without it no call reaches the task.
     pub(super) fn process(&self, id: &str, exec_id: Option<&str>) -> Result<&Task> {
+        self.container(id)?;
         let found = self.tasks.get(id).and_then(|task| match exec_id {
             None => Some(&task.first),
             Some(exec_id) => task.execs.get(exec_id),
@@ -105,10 +115,11 @@ impl State {
     }
 
     pub(super) fn exec(&mut self, new: &NewExec) -> Result<()> {
+        self.container(&new.id)?;
         check_identifier(&new.exec_id)?;
         let task = self.tasks.get_mut(&new.id).ok_or_else(|| no_process(&new.id, None))?;
         if task.first.state == TaskState::Stopped {
-            return Err(Error::precondition("cannot exec in a stopped container"));
+            return Err(wrong_state("exec in", task.first.state));
         }
         if task.execs.contains_key(&new.exec_id) {
             return Err(Error::new(Kind::AlreadyExists, format!("exec {:?} already exists", new.exec_id)));
@@ -130,7 +141,7 @@ impl State {
     pub(super) fn update_task(&mut self, id: &str, resources: &[u8]) -> Result<()> {
         let process = self.process(id, None)?;
         if process.state == TaskState::Stopped {
-            return Err(Error::new(Kind::Unknown, "cannot update a stopped container"));
+            return Err(wrong_state("update", process.state));
         }
         serde_json::from_slice::<oci_spec::runtime::LinuxResources>(resources)
             .map(drop)
@@ -173,6 +184,11 @@ impl State {
         self.pids += 1;
         FIRST_PID + self.pids
     }
+}
+
+/// `Unknown`, as of most shims, although a code for this exists.
+fn wrong_state(what: &str, state: TaskState) -> Error {
+    Error::new(Kind::Unknown, format!("cannot {what} a process that is {state:?}"))
 }
 
 fn no_process(id: &str, exec_id: Option<&str>) -> Error {
