@@ -91,3 +91,63 @@ fn exists(at: &Images<'_>, call: &Call, snapshot: &SnapshotRef<'_>) -> Result<bo
         Err(e) => Err(e),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::containerd::fake::Fault;
+    use crate::containerd::{Content, Descriptor};
+    use crate::image::digest;
+
+    /// A node with one plain layer in its content store.
+    fn node() -> (Node, Layer) {
+        let node = Node::new();
+        let bytes = layer("a");
+        let (digest, size_bytes) = (digest::of(&bytes), bytes.len() as u64);
+        let blob = Content { digest: digest.clone(), size_bytes, labels: Default::default() };
+        node.images().containerd.write_content(&Call::unbounded(), "a", &blob, &mut bytes.as_slice()).unwrap();
+        let media_type = super::super::document::OCI_LAYER.to_owned();
+        let descriptor = Descriptor { media_type, digest: digest.clone(), size_bytes, ..Descriptor::default() };
+        (node, Layer { descriptor, diff_id: digest })
+    }
+
+    #[test]
+    fn who_comes_second_takes_what_the_first_has_made() {
+        let (node, layer) = node();
+        let (at, call) = (node.images(), Call::unbounded());
+        unpack(&at, &call, std::slice::from_ref(&layer)).unwrap();
+        // As if it had not been there when we looked.
+        extract(&at, &call, &layer, "", &layer.diff_id).unwrap();
+        assert_eq!(node.left("snapshot"), [layer.diff_id.as_str()]);
+        let calls = node.fake.calls().len();
+        unpack(&at, &call, &[layer]).unwrap();
+        assert_eq!(node.fake.calls()[calls..], ["snapshot"], "what is there is not unpacked again");
+    }
+
+    #[test]
+    fn a_layer_that_is_something_else_is_refused_and_nothing_stays() {
+        let (node, mut layer) = node();
+        layer.diff_id = digest::of(b"else");
+        let e = unpack(&node.images(), &Call::unbounded(), &[layer]).unwrap_err();
+        assert_eq!(e.kind(), Kind::InvalidArgument);
+        assert_eq!(node.left("snapshot"), [""; 0]);
+    }
+
+    #[test]
+    fn whichever_call_fails_no_extract_snapshot_stays() {
+        for fault in [Fault::Refused, Fault::LostReply] {
+            for n in 1.. {
+                let (node, layer) = node();
+                node.fake.fail_at(n, fault);
+                let outcome = unpack(&node.images(), &Call::unbounded(), std::slice::from_ref(&layer));
+                assert!(node.left("snapshot").iter().all(|key| *key == layer.diff_id), "{fault:?} at call {n}");
+                if node.fake.fault_pending() {
+                    outcome.unwrap();
+                    break;
+                }
+                assert_eq!(outcome.unwrap_err().kind(), Kind::Unavailable);
+            }
+        }
+    }
+}

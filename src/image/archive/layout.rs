@@ -67,27 +67,27 @@ pub fn images(entries: &Entries, host: &Platform) -> Result<Vec<Archived>> {
     }
 }
 
-/// Adds `new` unless one that is better, or the same once more, has its name.
+/// Adds `new`. A name belongs to the best image that has it; an image that loses all its names so is left out.
 fn keep_best(found: &mut Vec<Archived>, mut new: Archived) {
-    for old in found.iter_mut() {
-        if old.resolved.target.digest == new.resolved.target.digest {
-            old.names.append(&mut new.names);
-            old.names.sort();
-            old.names.dedup();
-            return;
-        }
-        match old.resolved.rank <= new.resolved.rank {
-            true if !new.names.is_empty() => {
-                new.names.retain(|name| !old.names.contains(name));
-                if new.names.is_empty() {
-                    return;
-                }
-            }
-            true => {}
-            false => old.names.retain(|name| !new.names.contains(name)),
-        }
+    if let Some(same) = found.iter_mut().find(|old| old.resolved.target.digest == new.resolved.target.digest) {
+        same.names.append(&mut new.names);
+        same.names.sort();
+        same.names.dedup();
+        return;
     }
-    found.push(new);
+    let named = !new.names.is_empty();
+    found.retain_mut(|old| {
+        if old.resolved.rank <= new.resolved.rank {
+            new.names.retain(|name| !old.names.contains(name));
+            return true;
+        }
+        let named = !old.names.is_empty();
+        old.names.retain(|name| !new.names.contains(name));
+        !named || !old.names.is_empty()
+    });
+    if !named || !new.names.is_empty() {
+        found.push(new);
+    }
 }
 
 /// The name an entry of index.json has, if it is one and not just a tag.

@@ -223,6 +223,31 @@ mod tests {
     }
 
     #[test]
+    fn of_several_with_one_name_the_best_has_it() {
+        let host = Platform { os: "linux".into(), architecture: "amd64".into(), variant: String::new() };
+        let best = Sample { platform: host.clone(), ..Sample::new() };
+        let good = Sample { platform: Platform { architecture: "386".into(), ..host.clone() }, ..Sample::new() };
+        for order in
+            [[(&best, "app"), (&good, "app"), (&good, "old")], [(&good, "old"), (&good, "app"), (&best, "app")]]
+        {
+            let dir = TempDir::new();
+            let archive = Archive::open(&dir.file("a.tar", &tar(&layout(&order))), &dir.0).unwrap();
+            let images = archive.images(&host).unwrap();
+            let mut found: Vec<_> = images.iter().map(|i| (i.resolved.config.digest.clone(), names(i))).collect();
+            found.sort_by_key(|(id, _)| *id == good.id());
+            let named = |name: &str| vec![format!("docker.io/library/{name}:latest")];
+            assert_eq!(found, [(best.id(), named("app")), (good.id(), named("old"))]);
+        }
+        for order in [[(&best, "app"), (&good, "app")], [(&good, "app"), (&best, "app")]] {
+            let dir = TempDir::new();
+            let archive = Archive::open(&dir.file("a.tar", &tar(&layout(&order))), &dir.0).unwrap();
+            let images = archive.images(&host).unwrap();
+            assert_eq!(images.len(), 1);
+            assert_eq!(images[0].resolved.config.digest, best.id());
+        }
+    }
+
+    #[test]
     fn a_bare_tag_is_no_name_and_a_broken_name_is_an_error() {
         let sample = Sample::new();
         let named = |key: &str, name: &str| {
