@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A daemon in a folder of its own, ready.
-fn serve(folder: &PathBuf) -> (Child, UnixDatagram) {
+fn serve(folder: &Path) -> (Child, UnixDatagram) {
     let manager = UnixDatagram::bind(folder.join("notify")).expect("free");
     manager.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let child = Command::new(CRICKET)
