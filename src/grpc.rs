@@ -56,6 +56,11 @@ impl Peer {
         self.rpc.unary_call(method, request, options).map_err(|e| self.error(e))
     }
 
+    /// Who it is and where, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// grpcio's client, for streams.
     pub fn rpc(&self) -> &grpcio::Client {
         &self.rpc
@@ -130,15 +135,27 @@ fn kind(status: &RpcStatus) -> Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cricket_proto::methods::runtime_service::VERSION;
 
-    fn client() -> Client {
-        Client::new("/nonexistent/c.sock").expect("a path")
+    fn peer() -> Peer {
+        Peer::connect("containerd", "/nonexistent/c.sock").expect("a path")
+    }
+
+    #[test]
+    fn local_sockets_only() {
+        let ok = |a| target("x", a).expect("an address");
+        assert_eq!(ok("/run/containerd/containerd.sock"), "unix:/run/containerd/containerd.sock");
+        assert_eq!(ok("unix:///run/c.sock"), "unix:/run/c.sock");
+        assert_eq!(ok("unix-abstract:c"), "unix-abstract:c");
+        for bad in ["", "run/c.sock", "tcp://1.2.3.4:5", "/a\0b", "unix://c.sock"] {
+            assert_eq!(target("x", bad).map_err(|e| e.kind()), Err(Kind::InvalidArgument), "{bad:?}");
+        }
     }
 
     #[test]
     fn codes_become_kinds_and_messages_stay() {
         let of =
-            |code, text: &str| client().error(grpcio::Error::RpcFailure(RpcStatus::with_message(code, text.into())));
+            |code, text: &str| peer().error(grpcio::Error::RpcFailure(RpcStatus::with_message(code, text.into())));
         let e = of(RpcStatusCode::NOT_FOUND, "container \"x\": not found");
         assert_eq!((e.kind(), e.message()), (Kind::NotFound, "container \"x\": not found"));
         assert_eq!(of(RpcStatusCode::UNKNOWN, "context deadline exceeded: unknown").kind(), Kind::DeadlineExceeded);
@@ -148,21 +165,23 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_containerd_is_unavailable_and_named() {
-        use crate::containerd::Containerd;
-        let e = client().version(&Call::within(Duration::from_secs(20))).expect_err("nobody listens there");
+    fn an_absent_peer_is_unavailable_and_named() {
+        let e = peer().unary(&Call::within(Duration::from_secs(20)), &VERSION, &Default::default(), &[]);
+        let e = e.expect_err("nobody listens there");
         assert_eq!(e.kind(), Kind::Unavailable, "{e}");
         assert!(e.message().starts_with("containerd at /nonexistent/c.sock: "), "{e}");
     }
 
     #[test]
     fn a_finished_call_is_not_made() {
-        let refused = |call: &Call| client().options(call).map(drop).map_err(|e| e.kind());
-        assert_eq!(refused(&Call::within(Duration::ZERO)), Err(Kind::DeadlineExceeded));
+        let refused = |call: &Call, value: &str| {
+            peer().options(call, &[("containerd-lease", value)]).map(drop).map_err(|e| e.kind())
+        };
+        assert_eq!(refused(&Call::within(Duration::ZERO), "fine"), Err(Kind::DeadlineExceeded));
         let cancelled = Call::unbounded();
         cancelled.cancel();
-        assert_eq!(refused(&cancelled), Err(Kind::Canceled));
-        assert_eq!(refused(&Call::unbounded().with_lease("two\nlines")), Err(Kind::InvalidArgument));
-        assert_eq!(refused(&Call::unbounded().with_lease("fine")), Ok(()));
+        assert_eq!(refused(&cancelled, "fine"), Err(Kind::Canceled));
+        assert_eq!(refused(&Call::unbounded(), "two\nlines"), Err(Kind::InvalidArgument));
+        assert_eq!(refused(&Call::unbounded(), "fine"), Ok(()));
     }
 }

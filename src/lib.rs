@@ -21,6 +21,7 @@ pub mod layout;
 pub mod sys;
 pub mod workers;
 pub mod host;
+pub mod grpc;
 pub mod containerd;
 pub mod cni;
 pub mod cgroup;

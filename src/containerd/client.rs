@@ -12,64 +12,29 @@ mod system;
 mod tasks;
 
 use std::io::Read;
-use std::sync::Arc;
 use std::time::Duration;
-
-use grpcio::{ChannelBuilder, EnvBuilder};
 
 use super::{
     Containerd, Content, Descriptor, EventStream, Exit, ImageRecord, Labels, Mount, NewExec, NewTask, Plugin, Record,
     Snapshot, SnapshotRef, Task, Usage, Version,
 };
 use crate::call::Call;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::grpc::Peer;
 
-/// The limit of containerd's own clients, and what it may send.
-const RECEIVE_LIMIT_BYTES: i32 = 16 << 20;
-/// containerd restarts are short; with gRPC's defaults we would notice its return seconds late.
-const FIRST_RECONNECT: Duration = Duration::from_millis(100);
-const LAST_RECONNECT: Duration = Duration::from_millis(500);
-
-/// A connection to containerd. It is made on first use and made again by itself after containerd was away; until
-/// then calls fail at once with `Unavailable`. Its one thread only moves bytes: calls block their caller.
+/// A connection to containerd: see [`Peer`].
 pub struct Client {
-    rpc: grpcio::Client,
-    /// The socket as the user wrote it, for messages.
-    address: String,
+    peer: Peer,
 }
 
 impl Client {
-    /// A client of the containerd at `address`: the path of its socket, with or without `unix://`, or
-    /// `unix-abstract:NAME`. Does not connect yet.
+    /// A client of the containerd at `address`. Does not connect yet.
     ///
     /// # Errors
     /// `InvalidArgument` for anything that is not a local socket.
     pub fn new(address: &str) -> Result<Self> {
-        let target = target(address)?;
-        // An Environment of its own: on one shared with our server, a blocking call could wait for itself.
-        let environment = EnvBuilder::new().cq_count(1).name_prefix("containerd").build();
-        let channel = ChannelBuilder::new(Arc::new(environment))
-            .max_receive_message_len(RECEIVE_LIMIT_BYTES)
-            .initial_reconnect_backoff(FIRST_RECONNECT)
-            .max_reconnect_backoff(LAST_RECONNECT)
-            // grpcio has no builder method for this one, and its default of a second overrides the two above.
-            .raw_cfg_int(c"grpc.min_reconnect_backoff_ms".to_owned(), 100)
-            .primary_user_agent("cricket")
-            .connect(&target);
-        Ok(Client { rpc: grpcio::Client::new(channel), address: address.to_owned() })
+        Ok(Client { peer: Peer::connect("containerd", address)? })
     }
-}
-
-/// gRPC's spelling of a local socket.
-fn target(address: &str) -> Result<String> {
-    let path = address.strip_prefix("unix://").unwrap_or(address);
-    let known = path.starts_with('/') || path.starts_with("unix-abstract:");
-    if !known || path.contains('\0') {
-        return Err(Error::invalid(format!(
-            "containerd address {address:?}: give the absolute path of its socket, such as /run/containerd/containerd.sock"
-        )));
-    }
-    Ok(if path.starts_with('/') { format!("unix:{path}") } else { path.to_owned() })
 }
 
 impl Containerd for Client {
@@ -199,22 +164,5 @@ impl Containerd for Client {
 
     fn subscribe(&self) -> Result<Box<dyn EventStream>> {
         events::subscribe(self)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Kind;
-
-    #[test]
-    fn local_sockets_only() {
-        let ok = |a| target(a).expect("an address");
-        assert_eq!(ok("/run/containerd/containerd.sock"), "unix:/run/containerd/containerd.sock");
-        assert_eq!(ok("unix:///run/c.sock"), "unix:/run/c.sock");
-        assert_eq!(ok("unix-abstract:c"), "unix-abstract:c");
-        for bad in ["", "run/c.sock", "tcp://1.2.3.4:5", "/a\0b", "unix://c.sock"] {
-            assert_eq!(target(bad).map_err(|e| e.kind()), Err(Kind::InvalidArgument), "{bad:?}");
-        }
     }
 }

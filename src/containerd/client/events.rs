@@ -39,11 +39,12 @@ pub(super) fn subscribe(client: &Client) -> Result<Box<dyn EventStream>> {
     let filters = filters.iter().map(|topic| format!("{topic},namespace==\"{NAMESPACE}\"")).collect();
     let request = SubscribeRequest { filters, ..SubscribeRequest::default() };
     let receiver = client
-        .rpc
+        .peer
+        .rpc()
         .server_streaming(&events::SUBSCRIBE, &request, client.options(&Call::unbounded())?)
         .map_err(|e| client.error(e))?;
     let mut stream =
-        Subscription { receiver, early: VecDeque::new(), cancel: Arc::default(), address: client.address.clone() };
+        Subscription { receiver, early: VecDeque::new(), cancel: Arc::default(), peer: client.peer.name().to_owned() };
 
     let name = ContainerId::random()?.to_string();
     let marker = PublishRequest {
@@ -75,7 +76,7 @@ struct Subscription {
     /// What came before the marker.
     early: VecDeque<Event>,
     cancel: Arc<Cancel>,
-    address: String,
+    peer: String,
 }
 
 impl EventStream for Subscription {
@@ -125,7 +126,7 @@ impl Subscription {
 
     /// Whatever code it ended with: the stream is gone and has to be made again.
     fn broken(&self, why: &dyn std::fmt::Display) -> Error {
-        Error::new(Kind::Unavailable, format!("event stream of containerd at {}: {why}", self.address))
+        Error::new(Kind::Unavailable, format!("event stream of {}: {why}", self.peer))
     }
 }
 
