@@ -100,7 +100,8 @@ mod tests {
     #[test]
     fn clones_share_cancellation() {
         let call = Call::unbounded();
-        call.clone().cancel();
-        assert_eq!(call.with_lease("x").check().map_err(|e| e.kind()), Err(Kind::Canceled));
+        let leased = call.with_lease("x");
+        call.cancel();
+        assert_eq!(leased.check().map_err(|e| e.kind()), Err(Kind::Canceled));
     }
 }

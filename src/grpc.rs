@@ -154,8 +154,7 @@ mod tests {
 
     #[test]
     fn codes_become_kinds_and_messages_stay() {
-        let of =
-            |code, text: &str| peer().error(grpcio::Error::RpcFailure(RpcStatus::with_message(code, text.into())));
+        let of = |code, text: &str| peer().error(grpcio::Error::RpcFailure(RpcStatus::with_message(code, text.into())));
         let e = of(RpcStatusCode::NOT_FOUND, "container \"x\": not found");
         assert_eq!((e.kind(), e.message()), (Kind::NotFound, "container \"x\": not found"));
         assert_eq!(of(RpcStatusCode::UNKNOWN, "context deadline exceeded: unknown").kind(), Kind::DeadlineExceeded);

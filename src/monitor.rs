@@ -100,7 +100,11 @@ impl Shared {
         } else {
             recover::recover(rt, &call)?;
             *recovered = true;
-            log::info!("recovered {} pod sandboxes, {} containers", rt.sandboxes.list().len(), rt.containers.list().len());
+            log::info!(
+                "recovered {} pod sandboxes, {} containers",
+                rt.sandboxes.list().len(),
+                rt.containers.list().len()
+            );
         }
         rt.set_connected(true);
         rt.set_ready();

@@ -51,7 +51,9 @@ fn entries(dir: &Path) -> Result<Vec<String>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         read => read.with_context(|| format!("read {}", dir.display()))?,
     };
-    read.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<std::io::Result<_>>().map_err(Error::from)
+    read.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<std::io::Result<_>>()
+        .map_err(Error::from)
 }
 
 fn recover_sandbox(rt: &Runtime, call: &Call, id: &SandboxId) -> Result<()> {
@@ -92,7 +94,7 @@ fn recover_container(rt: &Runtime, call: &Call, record: &Record, task: Option<&T
         (None, None) => ContainerState::Exited(Ended::unseen(status.started_at, clock::now())),
         // The start was never acknowledged: the kubelet starts it again.
         (None, Some(TaskState::Created)) => {
-            container::destroy(&*rt.containerd, call, &record.id)?;
+            container::destroy(&*rt.containerd, call, &record.id, None)?;
             ContainerState::Created
         }
         (None, Some(TaskState::Running | TaskState::Paused | TaskState::Stopped)) => {

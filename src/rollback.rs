@@ -52,9 +52,15 @@ mod tests {
         let seen = RefCell::new(Vec::new());
         {
             let mut undo = Rollback::new();
-            undo.push("first", || Ok(seen.borrow_mut().push(1)));
+            undo.push("first", || {
+                seen.borrow_mut().push(1);
+                Ok(())
+            });
             undo.push("second", || Err(Error::internal("no")));
-            undo.push("third", || Ok(seen.borrow_mut().push(3)));
+            undo.push("third", || {
+                seen.borrow_mut().push(3);
+                Ok(())
+            });
         }
         assert_eq!(*seen.borrow(), [3, 1]);
     }
@@ -63,7 +69,10 @@ mod tests {
     fn commit_forgets() {
         let seen = RefCell::new(0);
         let mut undo = Rollback::new();
-        undo.push("only", || Ok(*seen.borrow_mut() += 1));
+        undo.push("only", || {
+            *seen.borrow_mut() += 1;
+            Ok(())
+        });
         undo.commit();
         assert_eq!(*seen.borrow(), 0);
     }

@@ -67,7 +67,8 @@ impl Runtime {
     /// A runtime that is not ready until [`Runtime::set_ready`].
     pub fn new(parts: Parts) -> Self {
         let Parts { config, host, containerd, hub } = parts;
-        let cni = Cni::new(&config.cni.conf_dir, config.cni.bin_dirs.clone(), &config.cni.cache_dir, config.cni.timeout);
+        let cni =
+            Cni::new(&config.cni.conf_dir, config.cni.bin_dirs.clone(), &config.cni.cache_dir, config.cni.timeout);
         Runtime {
             layout: Layout::new(&config),
             cni,

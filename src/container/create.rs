@@ -6,9 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use cricket_proto::records;
-use cricket_proto::runtime::{
-    ContainerConfig, CreateContainerRequest, CreateContainerResponse, NamespaceMode,
-};
+use cricket_proto::runtime::{ContainerConfig, CreateContainerRequest, CreateContainerResponse, NamespaceMode};
 use oci_spec::runtime::Spec;
 use protobuf::{Message, MessageField};
 
@@ -20,9 +18,9 @@ use crate::error::{Context, Error, Idempotent, Kind, Result};
 use crate::host;
 use crate::ids::ContainerId;
 use crate::image::{unpack, Images};
+use crate::oci;
 use crate::oci::facts::{HandlerFacts, Namespaces};
 use crate::oci::user::User;
-use crate::oci;
 use crate::rollback::Rollback;
 use crate::runtime::Runtime;
 use crate::store::container::reserved_name;

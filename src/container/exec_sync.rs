@@ -8,7 +8,7 @@ use oci_spec::runtime::Spec;
 
 use crate::call::Call;
 use crate::container::streams::{wire, Fifos};
-use crate::container::task::SIGKILL;
+use crate::container::task;
 use crate::containerd::NewExec;
 use crate::error::{Context, Error, Idempotent, Kind, Result};
 use crate::ids::ContainerId;
@@ -38,19 +38,18 @@ pub fn exec_sync(rt: &Runtime, call: &Call, request: ExecSyncRequest) -> Result<
     let container = rt.containers.get(&request.container_id)?;
     container.must_be_running()?;
     let timeout = u64::try_from(request.timeout).ok().filter(|t| *t > 0).map(Duration::from_secs);
-    run(rt, call, &container, request.cmd, timeout)
-        .with_context(|| format!("exec in container {}", container.id))
+    run(rt, call, &container, &request.cmd, timeout).with_context(|| format!("exec in container {}", container.id))
 }
 
 fn run(
     rt: &Runtime,
     call: &Call,
     container: &Container,
-    command: Vec<String>,
+    command: &[String],
     timeout: Option<Duration>,
 ) -> Result<ExecSyncResponse> {
     let (id, exec_id) = (container.id.as_str(), ContainerId::random()?);
-    let process = process(&rt.containerd.container(call, id)?.spec, &command)?;
+    let process = process(&rt.containerd.container(call, id)?.spec, command)?;
     let dir = rt.layout.container_state(&container.id).join("exec").join(&exec_id);
     let exec_id = exec_id.as_str();
     let output = Capture::new(MAX_OUTPUT);
@@ -64,7 +63,7 @@ fn run(
         rt.hub.close(exec_id);
         Ok(())
     });
-    clean.push("exec process", || end(rt, id, exec_id));
+    clean.push("exec process", || task::destroy(&*rt.containerd, &Call::within(END_BUDGET), id, Some(exec_id)));
     let exec = NewExec {
         id: id.to_owned(),
         exec_id: exec_id.to_owned(),
@@ -89,18 +88,6 @@ fn run(
     let (stdout, stderr) = output.take();
     let exit_code = i32::try_from(exit.code).unwrap_or(i32::MAX);
     Ok(ExecSyncResponse { stdout, stderr, exit_code, ..Default::default() })
-}
-
-/// Kills an exec, if it lives, and deletes it.
-fn end(rt: &Runtime, id: &str, exec_id: &str) -> Result<()> {
-    let call = Call::within(END_BUDGET);
-    match rt.containerd.delete_task(&call, id, Some(exec_id)).or_gone() {
-        Err(e) if e.kind() == Kind::FailedPrecondition => {}
-        done => return done,
-    }
-    rt.containerd.kill(&call, id, Some(exec_id), SIGKILL, false).or_gone()?;
-    rt.containerd.wait_task(&call, id, Some(exec_id)).or_gone()?;
-    rt.containerd.delete_task(&call, id, Some(exec_id)).or_gone()
 }
 
 /// The container's own process with another command line and no terminal.

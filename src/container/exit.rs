@@ -24,7 +24,8 @@ const KILLED: u32 = 137;
 pub fn settle(rt: &Runtime, container: &Container, exit: Exit) {
     let id = container.id.as_str();
     // The counter goes with the cgroup, which goes with the task.
-    let oom = container.saw_oom() || (exit.code == KILLED && container.oom_file().is_some_and(|f| cgroup::oom_kills(&f) > 0));
+    let oom =
+        container.saw_oom() || (exit.code == KILLED && container.oom_file().is_some_and(|f| cgroup::oom_kills(&f) > 0));
     if let Err(e) = rt.containerd.delete_task(&Call::within(DELETE_BUDGET), id, None).or_gone() {
         log::warn!("container {id} ended, but its task cannot be deleted (its removal will try again): {e}");
     }

@@ -40,7 +40,7 @@ fn erase(rt: &Runtime, call: &Call, container: &Container) -> Result<()> {
         stop::kill(rt, call, container)?;
         stop::await_death(rt, call, container)?;
     }
-    task::destroy(&*rt.containerd, call, id)?;
+    task::destroy(&*rt.containerd, call, id, None)?;
     rt.hub.close(id);
     let record = match rt.containerd.container(call, id) {
         Err(e) if e.kind() == Kind::NotFound => None,

@@ -27,7 +27,9 @@ pub fn start(rt: &Runtime, call: &Call, request: StartContainerRequest) -> Resul
         Ok(pid) => {
             let running = ContainerState::Running { pid, started_at: clock::now() };
             // For our own restart only: a power cut ends the container anyway.
-            if let Err(e) = record::write(&rt.layout.container_status(&container.id), &running.record(), Durability::Memory) {
+            if let Err(e) =
+                record::write(&rt.layout.container_status(&container.id), &running.record(), Durability::Memory)
+            {
                 log::warn!("container {} runs, but its start cannot be recorded: {e}", container.id);
             }
             let ContainerState::Running { pid, started_at } = running else { unreachable!("made two lines above") };
@@ -38,13 +40,14 @@ pub fn start(rt: &Runtime, call: &Call, request: StartContainerRequest) -> Resul
         }
         Err(e) => {
             let e = e.context(format_args!("start container {}", container.id));
-            if let Err(left) = task::destroy(&*rt.containerd, &Call::undo(), container.id.as_str()) {
+            if let Err(left) = task::destroy(&*rt.containerd, &Call::undo(), container.id.as_str(), None) {
                 log::warn!("undo start of container {} (its removal will try again): {left}", container.id);
             }
             rt.hub.close(container.id.as_str());
             let ended = Ended::start_error(clock::now(), e.to_string());
             let state = ContainerState::Exited(ended.clone());
-            if let Err(e) = record::write(&rt.layout.container_status(&container.id), &state.record(), Durability::Disk) {
+            if let Err(e) = record::write(&rt.layout.container_status(&container.id), &state.record(), Durability::Disk)
+            {
                 log::warn!("failed start of container {} cannot be recorded: {e}", container.id);
             }
             starting.failed(ended);

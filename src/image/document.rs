@@ -8,8 +8,8 @@ use super::digest;
 use super::platform::Platform;
 use crate::containerd::{Descriptor, Labels};
 use crate::error::{Error, Result};
-use crate::reference::is_full_id;
 use crate::oci::facts::ImageFacts;
+use crate::reference::is_full_id;
 
 /// Larger documents are refused: they are held in memory.
 pub const MAX_BYTES: u64 = 8 << 20;

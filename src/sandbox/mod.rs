@@ -18,4 +18,3 @@ pub use run::run;
 pub use status::status;
 pub use stop::stop;
 pub use teardown::{stands, teardown};
-

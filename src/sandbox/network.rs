@@ -18,7 +18,13 @@ const INTERFACE: &str = "eth0";
 const BURST: u64 = u32::MAX as u64;
 
 /// Attaches the pod; returns its addresses, IPv4 first.
-pub fn attach(rt: &Runtime, call: &Call, id: &SandboxId, config: &PodSandboxConfig, netns: &Path) -> Result<Vec<IpAddr>> {
+pub fn attach(
+    rt: &Runtime,
+    call: &Call,
+    id: &SandboxId,
+    config: &PodSandboxConfig,
+    netns: &Path,
+) -> Result<Vec<IpAddr>> {
     let network = rt.cni.network()?;
     let capabilities = capabilities(config)?;
     let mut outcome = with_attachment(id, config, netns, capabilities, |at| rt.cni.add(call, &network, at))?;

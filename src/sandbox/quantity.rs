@@ -34,7 +34,11 @@ pub fn bits_per_second(text: &str) -> Result<u64> {
     let value = number.parse::<f64>().map_err(|_| bad())? * *factor as f64;
     // Beyond the range of the cast it saturates, and the check refuses it.
     let bits = value.round() as u64;
-    if RANGE.contains(&bits) { Ok(bits) } else { Err(bad()) }
+    if RANGE.contains(&bits) {
+        Ok(bits)
+    } else {
+        Err(bad())
+    }
 }
 
 #[cfg(test)]
@@ -44,7 +48,9 @@ mod tests {
 
     #[test]
     fn quantities() {
-        for (text, bits) in [("10M", 10_000_000), ("1.5G", 1_500_000_000), ("1000Ki", 1_024_000), ("2e6", 2_000_000), ("1k", 1000)] {
+        for (text, bits) in
+            [("10M", 10_000_000), ("1.5G", 1_500_000_000), ("1000Ki", 1_024_000), ("2e6", 2_000_000), ("1k", 1000)]
+        {
             assert_eq!(bits_per_second(text).unwrap(), bits, "{text}");
         }
         for text in ["", "M", "999", "2P", "ten", "-5M", "10m", "NaN", "inf", "1e99"] {

@@ -144,7 +144,10 @@ fn check_namespaces(config: &PodSandboxConfig, options: &NamespaceOption) -> Res
         return Err(Error::new(Kind::Unimplemented, message));
     }
     if options.userns_options.is_some() && options.userns_options.mode != NamespaceMode::NODE.into() {
-        return Err(Error::new(Kind::Unimplemented, "user namespaces are not supported by this version: use hostUsers: true"));
+        return Err(Error::new(
+            Kind::Unimplemented,
+            "user namespaces are not supported by this version: use hostUsers: true",
+        ));
     }
     Ok(())
 }

@@ -59,9 +59,18 @@ fn is_default(at: &std::path::Path) -> bool {
 fn dotted(name: &str) -> Result<String> {
     let bad = |why| Error::invalid(format!("sysctl {name:?}: {why}"));
     let swapped: String = match name.find(['.', '/']) {
-        Some(at) if name.as_bytes()[at] == b'/' => {
-            name.chars().map(|c| if c == '/' { '.' } else if c == '.' { '/' } else { c }).collect()
-        }
+        Some(at) if name.as_bytes()[at] == b'/' => name
+            .chars()
+            .map(|c| {
+                if c == '/' {
+                    '.'
+                } else if c == '.' {
+                    '/'
+                } else {
+                    c
+                }
+            })
+            .collect(),
         Some(_) => name.to_owned(),
         None => return Err(bad("it has no dot")),
     };

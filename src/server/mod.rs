@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 use grpcio::{ChannelBuilder, EnvBuilder, ServerBuilder, ServerCredentials};
 
 use crate::error::{Error, Kind, Result};
-use claim::Claim;
 use crate::workers::{Size, Workers};
+use claim::Claim;
 
 pub use answer::Outlet;
 pub use dispatch::Table;

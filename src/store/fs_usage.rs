@@ -21,4 +21,3 @@ pub struct Measured {
     /// When the changing ones were measured.
     pub active_at: Option<Instant>,
 }
-

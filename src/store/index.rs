@@ -40,7 +40,8 @@ impl<V> Store<V> {
         let mut inner = self.inner.lock();
         if let Some(holder) = inner.by_name.get(name) {
             let made = if inner.by_id.contains_key(holder) { "exists" } else { "is being created" };
-            let message = format!("{} {name:?} {made} with id {holder}: remove it first, or use another attempt", self.noun);
+            let message =
+                format!("{} {name:?} {made} with id {holder}: remove it first, or use another attempt", self.noun);
             return Err(Error::new(Kind::AlreadyExists, message));
         }
         inner.by_name.insert(name.to_owned(), id.to_owned());
@@ -62,7 +63,9 @@ impl<V> Store<V> {
         let mut matching = inner.by_id.iter().filter(|(key, _)| key.starts_with(id));
         match (matching.next(), matching.next()) {
             (Some((_, entry)), None) => Ok(entry.value.clone()),
-            (Some(_), Some(_)) => Err(Error::invalid(format!("{} id {id:?} is ambiguous: give more digits", self.noun))),
+            (Some(_), Some(_)) => {
+                Err(Error::invalid(format!("{} id {id:?} is ambiguous: give more digits", self.noun)))
+            }
             _ => Err(Error::not_found(format!("{} {id:?} does not exist", self.noun))),
         }
     }

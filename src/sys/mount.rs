@@ -15,7 +15,8 @@ fn mount(source: &Path, target: &Path, kind: &str, flags: libc::c_ulong, data: &
     let kind = CString::new(kind).map_err(io::Error::other)?;
     let data = CString::new(data).map_err(io::Error::other)?;
     // SAFETY: all four pointers are NUL-terminated strings that outlive the call.
-    check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) }).map(drop)
+    check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) })
+        .map(drop)
 }
 
 /// Binds `source` on the existing file or directory `target`.

@@ -52,7 +52,8 @@ pub fn create(pins: &[(Namespace, &Path)], setup: impl FnOnce() -> Result<()> + 
         check(unsafe { libc::unshare(flags) }).context("unshare namespaces")?;
         setup()?;
         for (namespace, path) in pins {
-            pin(*namespace, path).with_context(|| format!("pin {} namespace at {}", namespace.name(), path.display()))?;
+            pin(*namespace, path)
+                .with_context(|| format!("pin {} namespace at {}", namespace.name(), path.display()))?;
         }
         Ok(())
     })

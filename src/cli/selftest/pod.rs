@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use cricket_proto::methods::runtime_service as rpc;
 use cricket_proto::runtime::{
-    ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, ContainerStatusRequest, CreateContainerRequest,
-    ExecSyncRequest, ExecSyncResponse, ImageSpec, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode,
-    NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PodSandboxState, PodSandboxStatusRequest,
-    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest, StatusRequest,
-    StopContainerRequest, StopPodSandboxRequest, VersionRequest,
+    ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, ContainerStatusRequest,
+    CreateContainerRequest, ExecSyncRequest, ExecSyncResponse, ImageSpec, LinuxPodSandboxConfig,
+    LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PodSandboxState,
+    PodSandboxStatusRequest, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
+    StartContainerRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest,
 };
 use grpcio::Method;
 use protobuf::MessageField;
@@ -70,7 +70,8 @@ impl<'a> Pod<'a> {
 
     fn exec(&self, probe: &[&str]) -> Result<ExecSyncResponse> {
         let cmd = ["/cricket", "probe"].iter().chain(probe).map(|s| (*s).to_owned()).collect();
-        let request = ExecSyncRequest { container_id: self.container_id.clone(), cmd, timeout: 10, ..Default::default() };
+        let request =
+            ExecSyncRequest { container_id: self.container_id.clone(), cmd, timeout: 10, ..Default::default() };
         self.call(&rpc::EXEC_SYNC, &request)
     }
 }
@@ -140,7 +141,8 @@ fn end(steps: &mut Steps<'_>, pod: &Pod<'_>) -> Result<()> {
             pod.call(&rpc::REMOVE_POD_SANDBOX, &request).map(|_| String::new())
         }));
     }
-    let ids: Vec<&str> = [&pod.sandbox_id, &pod.container_id].into_iter().filter(|id| !id.is_empty()).map(|id| &**id).collect();
+    let ids: Vec<&str> =
+        [&pod.sandbox_id, &pod.container_id].into_iter().filter(|id| !id.is_empty()).map(|id| &**id).collect();
     all.and(steps.step("nothing is left of it", || {
         let left = leftovers::of(&ids, pod.containerd, pod.config)?;
         match left.is_empty() {
@@ -237,7 +239,6 @@ fn sandbox_config(logs: &Path, host_network: bool) -> PodSandboxConfig {
 }
 
 fn expect<T: PartialEq + std::fmt::Debug>(what: &str, is: T, should: T) -> Result<String> {
-
     match is == should {
         true => Ok(String::new()),
         false => Err(Error::internal(format!("{what} is {is:?}, not {should:?}"))),

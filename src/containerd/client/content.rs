@@ -87,7 +87,8 @@ impl<'a> Ingest<'a> {
     fn open(client: &'a Client, call: &Call, reference: &'a str, blob: &'a Content) -> Result<Self> {
         let total = size_out(blob.size_bytes)?;
         let options = client.options(call)?;
-        let (sender, receiver) = client.peer.rpc().duplex_streaming(&content::WRITE, options).map_err(|e| client.error(e))?;
+        let (sender, receiver) =
+            client.peer.rpc().duplex_streaming(&content::WRITE, options).map_err(|e| client.error(e))?;
         Ok(Ingest { client, sender, receiver, reference, blob, total })
     }
 
