@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use cricket_proto::runtime::{ExecSyncRequest, ExecSyncResponse};
-use oci_spec::runtime::Spec;
+use serde_json::Value;
 
 use crate::call::Call;
 use crate::container::streams::{wire, Fifos};
@@ -93,9 +93,8 @@ fn run(
 /// The container's own process with another command line and no terminal.
 fn process(spec: &[u8], command: &[String]) -> Result<Vec<u8>> {
     let damaged = |e| Error::caused(Kind::Internal, "the container's spec is damaged", e);
-    let spec: Spec = serde_json::from_slice(spec).map_err(damaged)?;
-    let first = spec.process().as_ref().ok_or_else(|| Error::internal("the container's spec has no process"))?;
-    serde_json::to_vec(&oci::process::exec(first, command, false)?).map_err(damaged)
+    let spec: Value = serde_json::from_slice(spec).map_err(damaged)?;
+    serde_json::to_vec(&oci::process::exec(spec, command, false)?).map_err(damaged)
 }
 
 #[cfg(test)]

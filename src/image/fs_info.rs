@@ -7,7 +7,7 @@ use cricket_proto::runtime::{FilesystemIdentifier, FilesystemUsage, ImageFsInfoR
 
 use crate::call::Call;
 use crate::containerd::{Containerd, Snapshot, SnapshotKind, SnapshotRef};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::store::fs_usage::{FsUsage, Measured};
 
 const SNAPSHOTTERS: &str = "io.containerd.snapshotter.v1";
@@ -18,7 +18,8 @@ const ACTIVE_MAX_AGE: Duration = Duration::from_secs(30);
 /// The filesystem that images and the writable layers of containers are on; for cricket they are the same. Blocks.
 ///
 /// # Errors
-/// Whatever says that containerd cannot be asked. An empty node is none.
+/// Whatever says that containerd cannot be asked, unless it is away and was asked before: then the answer is what was
+/// measured last. An empty node is none.
 pub fn fs_info(
     containerd: &dyn Containerd,
     measured: &FsUsage,
@@ -26,14 +27,17 @@ pub fn fs_info(
     snapshotter: &str,
 ) -> Result<ImageFsInfoResponse> {
     // Measured on a copy, because the lock is not held meanwhile. Two callers may measure the same; both are right.
-    let mut now = measured.0.lock().clone();
-    if now.mountpoint.is_none() {
-        now.mountpoint = Some(mountpoint(containerd, call, snapshotter)?);
-    }
-    let snapshots = containerd.snapshots(call, snapshotter).context("list snapshots")?;
-    now.measure(containerd, call, snapshotter, &snapshots)?;
+    let last = measured.0.lock().clone();
+    let now = match last.again(containerd, call, snapshotter) {
+        // The kubelet and crictl ask this before anything else: a restart of containerd must not look like our end.
+        Err(e) if e.kind() == Kind::Unavailable && last.mountpoint.is_some() => last,
+        now => {
+            let now = now?;
+            *measured.0.lock() = now.clone();
+            now
+        }
+    };
     let answer = filesystem(&now)?;
-    *measured.0.lock() = now;
     let mut response = ImageFsInfoResponse::new();
     response.image_filesystems = vec![answer.clone()];
     response.container_filesystems = vec![answer];
@@ -41,6 +45,17 @@ pub fn fs_info(
 }
 
 impl Measured {
+    /// The same, measured again where it may have changed.
+    fn again(&self, containerd: &dyn Containerd, call: &Call, snapshotter: &str) -> Result<Measured> {
+        let mut now = self.clone();
+        if now.mountpoint.is_none() {
+            now.mountpoint = Some(mountpoint(containerd, call, snapshotter)?);
+        }
+        let snapshots = containerd.snapshots(call, snapshotter).context("list snapshots")?;
+        now.measure(containerd, call, snapshotter, &snapshots)?;
+        Ok(now)
+    }
+
     fn measure(
         &mut self,
         containerd: &dyn Containerd,
@@ -113,7 +128,6 @@ mod tests {
     use super::*;
     use crate::containerd::fake::Fault;
     use crate::containerd::Labels;
-    use crate::error::Kind;
 
     fn ask(node: &Node, measured: &FsUsage) -> Result<ImageFsInfoResponse> {
         fs_info(&node.fake, measured, &Call::unbounded(), "overlayfs")
@@ -170,6 +184,10 @@ mod tests {
         let e = fs_info(&node.fake, &FsUsage::default(), &Call::unbounded(), "zfs").unwrap_err();
         assert_eq!(e.kind(), Kind::FailedPrecondition);
         node.fake.fail_at(2, Fault::Refused);
-        assert_eq!(ask(&node, &FsUsage::default()).unwrap_err().kind(), Kind::Unavailable);
+        let measured = FsUsage::default();
+        assert_eq!(ask(&node, &measured).unwrap_err().kind(), Kind::Unavailable);
+        let before = ask(&node, &measured).unwrap().image_filesystems[0].used_bytes.clone();
+        node.fake.fail_at(1, Fault::Refused);
+        assert_eq!(ask(&node, &measured).unwrap().image_filesystems[0].used_bytes, before, "asked before");
     }
 }

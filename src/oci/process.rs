@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use cricket_proto::runtime::ContainerConfig;
 use oci_spec::runtime::{Process, User as SpecUser};
+use serde_json::Value;
 
 use super::container::Input;
 use super::facts::ImageFacts;
@@ -41,21 +42,28 @@ pub(super) fn of(input: &Input<'_>) -> Result<Process> {
     Ok(process)
 }
 
-/// The OCI `process` of an exec: `first`, the container's own, with other arguments and maybe a terminal. A `TERM` that
-/// the container has already stays.
+/// The OCI `process` of an exec, as JSON: the one of the container's `spec` with other arguments and maybe a terminal. A
+/// `TERM` that the container has already stays.
+///
+/// JSON in and out, because reading it into oci-spec's types would bring their checks along, and with those a regular
+/// expression engine of half a megabyte.
 ///
 /// # Errors
-/// `InvalidArgument` if `args` is empty.
-pub fn exec(first: &Process, args: &[String], tty: bool) -> Result<Process> {
+/// `InvalidArgument` if `args` is empty; `Internal` for a spec without a process.
+pub fn exec(mut spec: Value, args: &[String], tty: bool) -> Result<Value> {
     if args.is_empty() {
         return Err(Error::invalid("exec: no command specified"));
     }
-    let mut process = first.clone();
-    process.set_args(Some(args.to_vec())).set_terminal(Some(tty));
+    let mut process = spec["process"].take();
+    let fields = process.as_object_mut().ok_or_else(|| Error::internal("the container's spec has no process"))?;
+    fields.insert("args".into(), args.into());
+    fields.insert("terminal".into(), tty.into());
+    fields.remove("consoleSize");
     if tty {
+        let own = fields.get("env").and_then(Value::as_array).cloned().unwrap_or_default();
         let mut all = vec![env::TERM.to_string()];
-        first.env().iter().flatten().for_each(|entry| env::set(&mut all, entry.clone()));
-        process.set_env(Some(all));
+        own.iter().filter_map(Value::as_str).for_each(|entry| env::set(&mut all, entry.into()));
+        fields.insert("env".into(), all.into());
     }
     Ok(process)
 }
@@ -95,6 +103,7 @@ fn cwd(config: &ContainerConfig, image: &ImageFacts) -> Result<PathBuf> {
 mod tests {
     use super::*;
     use crate::error::Kind;
+    use serde_json::json;
 
     fn strings(of: &[&str]) -> Vec<String> {
         of.iter().map(|s| s.to_string()).collect()
@@ -147,16 +156,14 @@ mod tests {
 
     #[test]
     fn an_exec_keeps_everything_but_arguments_and_terminal() {
-        let mut first = Process::default();
-        first.set_env(Some(strings(&["A=1"]))).set_cwd("/app".into());
-        let plain = exec(&first, &strings(&["ls"]), false).expect("valid");
-        assert_eq!((plain.args().as_deref(), plain.terminal()), (Some(&strings(&["ls"])[..]), Some(false)));
-        assert_eq!((plain.env().as_deref(), plain.cwd()), (Some(&strings(&["A=1"])[..]), first.cwd()));
-        let tty = exec(&first, &strings(&["sh"]), true).expect("valid");
-        assert_eq!(tty.env().as_deref(), Some(&strings(&["TERM=xterm", "A=1"])[..]));
-        first.set_env(Some(strings(&["TERM=screen"])));
-        let own = exec(&first, &strings(&["sh"]), true).expect("valid");
-        assert_eq!(own.env().as_deref(), Some(&strings(&["TERM=screen"])[..]));
-        assert_eq!(exec(&first, &[], false).map_err(|e| e.kind()), Err(Kind::InvalidArgument));
+        let spec = |env: &str| json!({"process": {"args": ["a"], "cwd": "/app", "env": [env]}, "root": {}});
+        let made = |env, args: &[&str], tty| exec(spec(env), &strings(args), tty).map_err(|e| e.kind());
+        let plain = json!({"args": ["ls"], "cwd": "/app", "env": ["A=1"], "terminal": false});
+        assert_eq!(made("A=1", &["ls"], false), Ok(plain));
+        let tty = json!({"args": ["sh"], "cwd": "/app", "env": ["TERM=xterm", "A=1"], "terminal": true});
+        assert_eq!(made("A=1", &["sh"], true), Ok(tty));
+        assert_eq!(made("TERM=screen", &["sh"], true).expect("valid")["env"], json!(["TERM=screen"]));
+        assert_eq!(made("A=1", &[], false), Err(Kind::InvalidArgument));
+        assert_eq!(exec(json!({}), &strings(&["x"]), false).map_err(|e| e.kind()), Err(Kind::Internal));
     }
 }

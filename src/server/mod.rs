@@ -34,8 +34,8 @@ const MESSAGE_BYTES: i32 = 16 << 20;
 const STREAMS: usize = 128;
 /// Calls the C core keeps memory ready for.
 const CALL_SLOTS: usize = 32;
-/// Worker threads that stay: enough for the kubelet's every-second lists.
-const IDLE_WORKERS: usize = 2;
+/// Worker threads that stay: the kubelet lists every second, one call at a time; a second one gets a thread of its own.
+const IDLE_WORKERS: usize = 1;
 /// What is left to calls that were cancelled at shutdown, and to the C core for its last frames.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
