@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
 
 use crate::error::{Error, Kind, Result};
 
@@ -14,8 +17,14 @@ const UNDO_BUDGET: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, Default)]
 pub struct Call {
     deadline: Option<Instant>,
-    cancelled: Arc<AtomicBool>,
+    cancel: Arc<Cancel>,
     lease: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Cancel {
+    cancelled: AtomicBool,
+    blocked: AtomicWaker,
 }
 
 impl Call {
@@ -68,7 +77,14 @@ impl Call {
 
     /// Nobody waits for the answer any more.
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Release);
+        self.cancel.cancelled.store(true, Ordering::Release);
+        self.cancel.blocked.wake();
+    }
+
+    /// Whether it was cancelled; if not, `waker` is woken when it is. One waker at a time: the verb's own thread.
+    pub fn cancelled_or_wake(&self, waker: &Waker) -> bool {
+        self.cancel.blocked.register(waker);
+        self.cancel.cancelled.load(Ordering::Acquire)
     }
 
     /// Fails if the call was cancelled or its time is up; verbs ask at every step boundary.
@@ -76,7 +92,7 @@ impl Call {
     /// # Errors
     /// `Canceled` or `DeadlineExceeded`.
     pub fn check(&self) -> Result<()> {
-        if self.cancelled.load(Ordering::Acquire) {
+        if self.cancel.cancelled.load(Ordering::Acquire) {
             return Err(Error::new(Kind::Canceled, "the client cancelled the request"));
         }
         if self.left() == Some(Duration::ZERO) {

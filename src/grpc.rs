@@ -1,7 +1,11 @@
 //! A gRPC peer on a unix socket: blocking calls, its errors as ours.
 
+use std::future::{poll_fn, Future};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures_executor::block_on;
 
 use grpcio::{CallOption, ChannelBuilder, EnvBuilder, MetadataBuilder, Method, RpcStatus, RpcStatusCode};
 
@@ -56,6 +60,25 @@ impl Peer {
         self.rpc.unary_call(method, request, options).map_err(|e| self.error(e))
     }
 
+    /// As [`Peer::unary`], but it is also broken off when `call` is cancelled, as a call that may take for ever must be.
+    pub fn unary_until_cancelled<Q, R: Unpin>(
+        &self,
+        call: &Call,
+        method: &Method<Q, R>,
+        request: &Q,
+        headers: &[(&str, &str)],
+    ) -> Result<R> {
+        let options = self.options(call, headers)?;
+        let mut answer = self.rpc.unary_call_async(method, request, options).map_err(|e| self.error(e))?;
+        block_on(poll_fn(|context| {
+            if call.cancelled_or_wake(context.waker()) {
+                answer.cancel();
+            }
+            Pin::new(&mut answer).poll(context)
+        }))
+        .map_err(|e| self.error(e))
+    }
+
     /// Who it is and where, for messages.
     pub fn name(&self) -> &str {
         &self.name
@@ -79,6 +102,7 @@ impl Peer {
             None => options,
         })
     }
+
     /// An error of grpcio's as ours.
     pub fn error(&self, e: grpcio::Error) -> Error {
         match e {
@@ -169,6 +193,26 @@ mod tests {
         let e = e.expect_err("nobody listens there");
         assert_eq!(e.kind(), Kind::Unavailable, "{e}");
         assert!(e.message().starts_with("containerd at /nonexistent/c.sock: "), "{e}");
+    }
+
+    /// A peer that takes the connection and never says a word.
+    #[test]
+    fn a_call_that_would_wait_for_ever_ends_when_it_is_cancelled() {
+        let socket = std::env::temp_dir().join(format!("cricket-mute-{}", std::process::id()));
+        let mute = std::os::unix::net::UnixListener::bind(&socket).expect("free");
+        let peer = Peer::connect("containerd", &socket.to_string_lossy()).expect("a path");
+        let call = Call::unbounded();
+        let ask = || peer.unary_until_cancelled(&call, &VERSION, &Default::default(), &[]).map_err(|e| e.kind());
+        let answer = std::thread::scope(|scope| {
+            let asking = scope.spawn(ask);
+            let connection = mute.accept().expect("it connects");
+            call.cancel();
+            let answer = asking.join().expect("no panic");
+            drop(connection);
+            answer
+        });
+        std::fs::remove_file(&socket).expect("ours");
+        assert_eq!(answer.map(drop), Err(Kind::Canceled));
     }
 
     #[test]

@@ -161,8 +161,16 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.inner.lock().in_flight -= 1;
+        let superfluous = {
+            let mut inner = self.0.inner.lock();
+            inner.in_flight -= 1;
+            inner.threads > inner.in_flight.max(self.0.kept)
+        };
         self.0.ended.notify_all();
+        // The seat may have been dropped unused while a thread waits for its work.
+        if superfluous {
+            self.0.work.notify_one();
+        }
     }
 }
 
@@ -265,6 +273,11 @@ mod tests {
             drop(workers.reserve().expect("a place"));
         }
         assert_eq!(workers.in_flight(), 0);
+        let nothing_kept = Workers::new(Size { bound: 1, kept: 0, limit: 1 });
+        let seat = nothing_kept.reserve().expect("a place");
+        assert_eq!(nothing_kept.shared.inner.lock().threads, 1);
+        drop(seat);
+        assert!(nothing_kept.wait(patience(), |inner| inner.threads == 0), "its thread ends");
     }
 
     #[test]

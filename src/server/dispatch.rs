@@ -26,25 +26,68 @@ pub struct Table<S> {
 /// What every call needs.
 struct Stage<S> {
     state: Arc<S>,
-    workers: Arc<Workers>,
+    lanes: Arc<Lanes>,
+}
+
+/// The threads of the verbs. Those of one lane may all be taken for minutes, by graceful stops and by commands that run
+/// on; the kubelet's lists must not wait behind them, or it takes the node for dead.
+pub(super) struct Lanes {
+    /// For verbs that answer from memory.
+    pub quick: Workers,
+    /// For verbs that may block.
+    pub slow: Workers,
+}
+
+impl Lanes {
+    /// Blocks until no call is in flight, or until `deadline`; returns whether none is.
+    pub(super) fn drain(&self, deadline: Instant) -> bool {
+        self.slow.drain(deadline) && self.quick.drain(deadline)
+    }
+
+    /// Calls under way.
+    pub(super) fn in_flight(&self) -> usize {
+        self.slow.in_flight() + self.quick.in_flight()
+    }
+
+    /// Refuses further calls and ends the idle threads.
+    pub(super) fn close(&self) {
+        self.slow.close();
+        self.quick.close();
+    }
 }
 
 impl<S: State> Table<S> {
-    pub(super) fn new(state: Arc<S>, workers: Arc<Workers>) -> Self {
-        let stage = Arc::new(Stage { state, workers });
+    pub(super) fn new(state: Arc<S>, lanes: Arc<Lanes>) -> Self {
+        let stage = Arc::new(Stage { state, lanes });
         Table { stage, builder: ServiceBuilder::new(), served: HashSet::new() }
     }
 
-    /// `method` is answered by `verb`, on a worker thread.
+    /// `method` is answered by `verb`, on a worker thread. It may block.
     #[must_use]
     pub fn unary<Q, R>(self, method: &Method<Q, R>, verb: fn(&S, &Call, Q) -> Result<R>) -> Self
     where
         Q: Send + 'static,
         R: Send + 'static,
     {
-        self.add(method, move |state: &S, call: &Call, request: Q, _: &mut Outlet<R>| {
-            verb(state, call, request).map(Some)
-        })
+        self.add(
+            |lanes| &lanes.slow,
+            method,
+            move |state: &S, call: &Call, request: Q, _: &mut Outlet<R>| verb(state, call, request).map(Some),
+        )
+    }
+
+    /// `method` is answered by `verb` from memory, on a worker thread that no blocking verb ever takes.
+    #[must_use]
+    pub fn quick<Q, R>(self, method: &Method<Q, R>, verb: fn(&S, &Call, Q) -> Result<R>) -> Self
+    where
+        Q: Send + 'static,
+        R: Send + 'static,
+    {
+        self.add(
+            |lanes| &lanes.quick,
+            method,
+            move |state: &S, call: &Call, request: Q, _: &mut Outlet<R>| verb(state, call, request).map(Some),
+        )
     }
 
     /// `method` is answered by what `verb` sends, on a worker thread that it keeps for as long as it runs.
@@ -54,9 +97,13 @@ impl<S: State> Table<S> {
         Q: Send + 'static,
         R: Send + 'static,
     {
-        self.add(method, move |state: &S, call: &Call, request: Q, outlet: &mut Outlet<R>| {
-            verb(state, call, request, outlet).map(|()| None)
-        })
+        self.add(
+            |lanes| &lanes.slow,
+            method,
+            move |state: &S, call: &Call, request: Q, outlet: &mut Outlet<R>| {
+                verb(state, call, request, outlet).map(|()| None)
+            },
+        )
     }
 
     /// Those of `paths` that no verb serves are answered `Unimplemented`, unary and streaming alike.
@@ -82,7 +129,7 @@ impl<S: State> Table<S> {
     }
 
     /// `run` may send answers and returns the last one.
-    fn add<Q, R, F>(mut self, method: &Method<Q, R>, run: F) -> Self
+    fn add<Q, R, F>(mut self, lane: fn(&Lanes) -> &Workers, method: &Method<Q, R>, run: F) -> Self
     where
         Q: Send + 'static,
         R: Send + 'static,
@@ -97,7 +144,7 @@ impl<S: State> Table<S> {
                 // This is the one gRPC thread: it hands over and never blocks.
                 let call = sys::grpc_deadline::left(context.deadline()).map_or_else(Call::unbounded, Call::within);
                 let outlet = Outlet::new(sink, &call);
-                match stage.workers.reserve() {
+                match lane(&stage.lanes).reserve() {
                     Ok(seat) => {
                         let state = stage.state.clone();
                         seat.run(rpc, move || {

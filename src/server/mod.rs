@@ -1,7 +1,8 @@
 //! The gRPC server of the CRI: one unix socket, a few worker threads, one place where errors become status codes.
 //!
-//! Threads: the C core's own few, one that takes calls off the wire and never blocks, and the [workers](crate::workers) on which
-//! verbs run. The containerd client has a gRPC environment of its own, or its blocking calls could wait for themselves.
+//! Threads: the C core's own few, one that takes calls off the wire and never blocks, and two pools of
+//! [workers](crate::workers) on which verbs run: one for those that may block, one for those that answer from memory. The
+//! containerd client has a gRPC environment of its own, or its blocking calls could wait for themselves.
 
 mod answer;
 mod claim;
@@ -24,18 +25,20 @@ use grpcio::{ChannelBuilder, EnvBuilder, ServerBuilder, ServerCredentials};
 use crate::error::{Error, Kind, Result};
 use crate::workers::{Size, Workers};
 use claim::Claim;
+use dispatch::Lanes;
 
 pub use answer::Outlet;
 pub use dispatch::Table;
 
 /// The kubelet refuses greater messages, and so does containerd.
 const MESSAGE_BYTES: i32 = 16 << 20;
-/// Streams a connection may have open; the client queues what goes beyond it.
-const STREAMS: usize = 128;
+/// Streams of a connection beyond those that verbs which block can take: a client queues what is over its streams, and
+/// the kubelet's lists must not end up in that queue.
+const MORE_STREAMS: usize = 64;
 /// Calls the C core keeps memory ready for.
 const CALL_SLOTS: usize = 32;
-/// Worker threads that stay: the kubelet lists every second, one call at a time; a second one gets a thread of its own.
-const IDLE_WORKERS: usize = 1;
+/// Answers from memory. One thread stays: the kubelet lists every second, one call at a time.
+const QUICK: Size = Size { bound: 8, kept: 1, limit: 1024 };
 /// What is left to calls that were cancelled at shutdown, and to the C core for its last frames.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -48,20 +51,20 @@ pub trait State: Send + Sync + 'static {
 /// Choices of the operator.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Bound on worker threads; as many calls again wait for one.
+    /// Bound on the verbs that block at the same time, each on a thread; as many calls again wait for one.
     pub max_calls: usize,
 }
 
 impl Options {
-    fn pool(&self) -> Size {
-        Size { bound: self.max_calls, kept: IDLE_WORKERS, limit: 2 * self.max_calls }
+    fn slow(&self) -> Size {
+        Size { bound: self.max_calls, kept: 0, limit: 2 * self.max_calls }
     }
 }
 
 /// A running server.
 pub struct Server {
     grpc: grpcio::Server,
-    workers: Arc<Workers>,
+    lanes: Arc<Lanes>,
     claim: Claim,
 }
 
@@ -78,12 +81,13 @@ impl Server {
         services: impl FnOnce(Table<S>) -> Table<S>,
     ) -> Result<Server> {
         let mut claim = Claim::take(path)?;
-        let workers = Arc::new(Workers::new(options.pool()));
+        let slow = options.slow();
+        let lanes = Arc::new(Lanes { quick: Workers::new(QUICK), slow: Workers::new(slow) });
         let environment = Arc::new(EnvBuilder::new().cq_count(1).name_prefix("cri").build());
         let arguments = ChannelBuilder::new(environment.clone())
             .max_receive_message_len(MESSAGE_BYTES)
             .max_send_message_len(MESSAGE_BYTES)
-            .max_concurrent_stream(options.max_calls.min(STREAMS) as i32)
+            .max_concurrent_stream((slow.limit + MORE_STREAMS) as i32)
             // A grpc-go client that pings every ten seconds is no abuser.
             .http2_min_recv_ping_interval_without_data(Duration::from_secs(5))
             .http2_max_ping_strikes(0)
@@ -92,7 +96,7 @@ impl Server {
         let mut grpc = ServerBuilder::new(environment)
             .channel_args(arguments)
             .requests_slot_per_cq(CALL_SLOTS)
-            .register_service(services(Table::new(state, workers.clone())).build())
+            .register_service(services(Table::new(state, lanes.clone())).build())
             .build()
             .map_err(|e| Error::caused(Kind::Internal, "start the gRPC server", e))?;
         grpc.add_listening_port(unix_uri(claim.binding()), ServerCredentials::insecure())
@@ -100,24 +104,24 @@ impl Server {
         grpc.start();
         // Only now can anybody connect.
         claim.publish()?;
-        Ok(Server { grpc, workers, claim })
+        Ok(Server { grpc, lanes, claim })
     }
 
     /// Stops: takes the socket away, lets the calls in flight finish within `grace`, then cancels what is left.
     /// Returns whether all of them finished. Blocks for `grace` and a few seconds at most.
     pub fn shutdown(self, grace: Duration) -> bool {
-        let Server { mut grpc, workers, claim } = self;
+        let Server { mut grpc, lanes, claim } = self;
         claim.withdraw();
         let stopped = grpc.shutdown();
-        let mut finished = workers.drain(Instant::now() + grace);
+        let mut finished = lanes.drain(Instant::now() + grace);
         let in_time = finished;
         // Also ends the connections of clients that stay although nothing is under way.
         grpc.cancel_all_calls();
         if !finished {
-            log::warn!("shutdown: {} calls did not finish in {grace:?}; they are cancelled", workers.in_flight());
-            finished = workers.drain(Instant::now() + LAST_WORDS);
+            log::warn!("shutdown: {} calls did not finish in {grace:?}; they are cancelled", lanes.in_flight());
+            finished = lanes.drain(Instant::now() + LAST_WORDS);
         }
-        workers.close();
+        lanes.close();
         if !(finished && ends_by(stopped, Instant::now() + LAST_WORDS)) {
             // A verb does not return, and its call still refers to the server. The process is about to end: leave
             // the C core as it is rather than destroy it under that call.

@@ -17,12 +17,13 @@ const QUICK: Duration = Duration::from_secs(120);
 impl Client {
     /// A unary call that containerd answers soon: bounded even if `call` is not.
     pub(super) fn quick<Q, R: Unpin>(&self, call: &Call, method: &Method<Q, R>, request: &Q) -> Result<R> {
-        self.slow(&if call.deadline().is_some() { call.clone() } else { call.at_most(QUICK) }, method, request)
+        let bounded = if call.deadline().is_some() { call.clone() } else { call.at_most(QUICK) };
+        self.peer.unary(&bounded, method, request, &headers(call))
     }
 
-    /// A unary call that may take as long as it takes: bounded by `call` only.
+    /// A unary call that may take as long as it takes: bounded by `call` only, and broken off when that is cancelled.
     pub(super) fn slow<Q, R: Unpin>(&self, call: &Call, method: &Method<Q, R>, request: &Q) -> Result<R> {
-        self.peer.unary(call, method, request, &headers(call))
+        self.peer.unary_until_cancelled(call, method, request, &headers(call))
     }
 
     /// A server stream, given to `each` message by message until its end or the first error.
