@@ -24,15 +24,14 @@ pub fn start(rt: &Runtime, call: &Call, request: StartContainerRequest) -> Resul
     let starting = container.begin_start()?;
     rt.sandboxes.get(container.sandbox_id.as_str())?.must_be_ready()?;
     match launch(rt, call, &container) {
-        Ok(pid) => {
-            let running = ContainerState::Running { pid, started_at: clock::now() };
+        Ok((pid, started_at)) => {
+            let running = ContainerState::Running { pid, started_at };
             // For our own restart only: a power cut ends the container anyway.
             if let Err(e) =
                 record::write(&rt.layout.container_status(&container.id), &running.record(), Durability::Memory)
             {
                 log::warn!("container {} runs, but its start cannot be recorded: {e}", container.id);
             }
-            let ContainerState::Running { pid, started_at } = running else { unreachable!("made two lines above") };
             if let Some(early) = starting.running(pid, started_at) {
                 exit::settle(rt, &container, early);
             }
@@ -56,8 +55,8 @@ pub fn start(rt: &Runtime, call: &Call, request: StartContainerRequest) -> Resul
     }
 }
 
-/// Creates and starts the task; returns the pid of the first process.
-fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<u32> {
+/// Creates and starts the task; returns the pid of the first process and when it started.
+fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<(u32, i64)> {
     let id = container.id.as_str();
     let record = rt.containerd.container(call, id)?;
     let at = SnapshotRef { snapshotter: &record.snapshotter, key: &record.snapshot_key };
@@ -77,5 +76,8 @@ fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<u32> {
     // Now, while the process waits to be started: later it may be gone.
     container.set_oom_file(cgroup::oom_file(pid));
     call.check()?;
-    rt.containerd.start_task(call, id, None).context("start task")
+    // Before the start: a short process has ended before containerd answers, and not before it started.
+    let started_at = clock::now();
+    rt.containerd.start_task(call, id, None).context("start task")?;
+    Ok((pid, started_at))
 }

@@ -1,0 +1,78 @@
+//! What the daemon costs: measured on the release binary, and held to what was measured plus a fifth.
+
+use std::fs;
+
+use crate::census::Holdings;
+use crate::cri::{container, Pod, POLITE};
+use crate::elf;
+use crate::node::{binary, until, Node};
+
+const MIB: u64 = 1 << 20;
+const KIB: u64 = 1 << 10;
+/// A binary of this size is a debug build, whose figures mean nothing.
+const DEBUG_BYTES: u64 = 20 * MIB;
+/// What the product promises; nothing below may ever exceed it.
+const MOST_BINARY: u64 = 7_000_000;
+const MOST_IDLE: u64 = 6 * MIB;
+const MOST_THREADS: usize = 12;
+
+/// Measured, plus a fifth.
+const BINARY: u64 = MOST_BINARY;
+const IDLE: u64 = MOST_IDLE;
+const THREADS: usize = MOST_THREADS;
+const PER_POD: u64 = 100 * KIB;
+
+/// Pods that do nothing, to measure the growth by.
+const PODS: usize = 10;
+
+fn is_release() -> bool {
+    let size = fs::metadata(binary()).expect("it exists").len();
+    if size > DEBUG_BYTES {
+        println!("{} is a debug build: sizes are not checked", binary().display());
+    }
+    size <= DEBUG_BYTES
+}
+
+#[test]
+fn the_binary_is_static_and_small() {
+    assert!(elf::is_static(&binary()), "it runs on any distribution");
+    if is_release() {
+        let size = fs::metadata(binary()).expect("it exists").len();
+        println!("binary: {size} bytes, budget {BINARY}, ceiling {MOST_BINARY}");
+        assert!(size <= BINARY.min(MOST_BINARY), "{size} bytes");
+    }
+}
+
+#[test]
+fn an_idle_daemon_and_an_idle_pod_cost_little() {
+    let node = Node::start();
+    let now = || Holdings::of(node.daemon_pid());
+    until("the threads of the start have ended", || now().threads.len() <= THREADS.min(MOST_THREADS));
+    let idle = now();
+    println!("idle: {} KiB resident, {} threads {:?}", idle.rss_bytes / KIB, idle.threads.len(), idle.threads);
+
+    // What the first pod costs once is not the second one's.
+    let first = Pod::run(&node, "first");
+    first.start(container("c", POLITE));
+    let before = now();
+    let pods: Vec<Pod<'_>> = (0..PODS).map(|n| Pod::run(&node, &format!("idle-{n}"))).collect();
+    for pod in &pods {
+        pod.start(container("c", POLITE));
+    }
+    until("the workers have ended", || now().threads.len() <= THREADS);
+    let after = now();
+    let growth = after.rss_bytes.saturating_sub(before.rss_bytes) / PODS as u64;
+    println!(
+        "a pod: {} KiB; with {PODS}: {} KiB resident, {} threads",
+        growth / KIB,
+        after.rss_bytes / KIB,
+        after.threads.len()
+    );
+    assert_eq!(after.threads.len(), idle.threads.len(), "threads do not grow with pods: {:?}", after.threads);
+    if is_release() {
+        assert!(idle.rss_bytes <= IDLE.min(MOST_IDLE), "{} KiB idle", idle.rss_bytes / KIB);
+        assert!(growth <= PER_POD, "{growth} bytes a pod");
+    }
+    pods.into_iter().for_each(Pod::remove);
+    first.remove();
+}

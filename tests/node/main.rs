@@ -1,0 +1,25 @@
+//! The daemon as it is shipped, on real containerd, runc and CNI plugins, driven over its socket. Needs root.
+//!
+//! The binary is the product of `make build`, or what CRICKET_BIN names. What is missing is an error that says how to
+//! get it.
+
+#[path = "../support/census.rs"]
+mod census;
+#[path = "../support/containerd.rs"]
+mod containerd;
+#[path = "../support/cri.rs"]
+mod cri;
+#[path = "../support/elf.rs"]
+mod elf;
+#[path = "../support/node.rs"]
+mod node;
+
+mod budget;
+mod container;
+mod exec;
+mod exits;
+mod leaks;
+mod logs;
+mod pod;
+mod restart;
+mod selftest;

@@ -1,0 +1,111 @@
+//! Everything that pods can leave behind on a node, listed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use cricket::call::Call;
+use cricket::containerd::Containerd;
+
+use crate::node::{Node, PATIENCE};
+
+/// What there is of each kind, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Census(pub BTreeMap<&'static str, Vec<String>>);
+
+impl Census {
+    /// Looks at the machine, at containerd and at the directories of the node. Not at the daemon itself.
+    pub fn take(node: &Node) -> Census {
+        let (call, containerd, dir) = (Call::within(PATIENCE), node.containerd_client(), node.dir());
+        let snapshots = containerd.snapshots(&call, "overlayfs").expect("snapshots");
+        let records = containerd.containers(&call, &[]).expect("containers");
+        let tasks = containerd.tasks(&call).expect("tasks");
+        let mut all = BTreeMap::from([
+            ("network namespaces", names(&dir.join("netns"))),
+            ("mounts", mounts(dir)),
+            ("snapshots", snapshots.into_iter().map(|s| s.key).collect()),
+            ("containerd containers", records.into_iter().map(|r| r.id).collect()),
+            ("tasks", tasks.into_iter().map(|t| t.id).collect()),
+            ("leases", containerd.leases(&call).expect("leases")),
+            ("shims", shims(node).into_iter().map(|(_, command)| command).collect()),
+            ("runc containers", names(&dir.join("runc/k8s.io"))),
+            ("CNI results", names(&dir.join("cni/results"))),
+            // The pool's own files lie there too, and stay: a lock and the address given last.
+            ("addresses", names(&dir.join("ipam/test")).into_iter().filter(|n| n.starts_with("10.")).collect()),
+        ]);
+        for (name, place) in [
+            ("sandbox directories", "lib/sandboxes"),
+            ("container directories", "lib/containers"),
+            ("volatile sandbox directories", "run/sandboxes"),
+            ("volatile container directories", "run/containers"),
+        ] {
+            all.insert(name, names(&dir.join(place)));
+        }
+        all.values_mut().for_each(|names| names.sort());
+        Census(all)
+    }
+
+    /// What is here and was not in `before`, a line a thing.
+    pub fn new_since(&self, before: &Census) -> Vec<String> {
+        let old = |kind: &str, name: &String| before.0.get(kind).is_some_and(|names| names.contains(name));
+        let all = self.0.iter().flat_map(|(kind, names)| names.iter().map(move |name| (kind, name)));
+        all.filter(|(kind, name)| !old(kind, name)).map(|(kind, name)| format!("{kind}: {name}")).collect()
+    }
+}
+
+/// The processes that are shims of this node's containerd, with their command lines.
+pub fn shims(node: &Node) -> Vec<(u32, String)> {
+    let socket = node.containerd.socket();
+    let reports_here = |command: &str| command.contains("shim") && command.split(' ').any(|word| word == socket);
+    processes().into_iter().filter(|(_, command)| reports_here(command)).collect()
+}
+
+/// Every process with its command line.
+pub fn processes() -> Vec<(u32, String)> {
+    let command = |pid: &u32| {
+        let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).replace('\0', " ")
+    };
+    names(Path::new("/proc")).iter().filter_map(|n| n.parse().ok()).map(|pid| (pid, command(&pid))).collect()
+}
+
+/// The entries of a directory; none if it does not exist.
+pub fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn mounts(dir: &Path) -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    points.filter(|point| Path::new(point).starts_with(dir)).map(str::to_owned).collect()
+}
+
+/// What a process holds: threads, and open files by kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holdings {
+    /// By name.
+    pub threads: Vec<String>,
+    /// What they point at.
+    pub files: Vec<String>,
+    /// Resident memory.
+    pub rss_bytes: u64,
+}
+
+impl Holdings {
+    pub fn of(pid: u32) -> Holdings {
+        let proc = |rest: &str| format!("/proc/{pid}/{rest}");
+        let comm = |task: String| fs::read_to_string(proc(&format!("task/{task}/comm"))).unwrap_or_default();
+        let threads = names(Path::new(&proc("task"))).into_iter().map(|t| comm(t).trim().to_owned());
+        let files = names(Path::new(&proc("fd"))).into_iter();
+        let files = files.filter_map(|fd| fs::read_link(proc(&format!("fd/{fd}"))).ok());
+        let status = fs::read_to_string(proc("status")).expect("the process lives");
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let rss: u64 = rss.trim().trim_end_matches(" kB").parse().expect("a number");
+        let mut threads: Vec<String> = threads.collect();
+        let mut files: Vec<String> = files.map(|f| f.display().to_string()).collect();
+        threads.sort();
+        files.sort();
+        Holdings { threads, files, rss_bytes: rss * 1024 }
+    }
+}
