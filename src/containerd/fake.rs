@@ -123,11 +123,23 @@ impl Fake {
         self.inner.state.lock().streams.drain(..).for_each(|stream| stream.break_off());
     }
 
+    /// Runs `then` once, when the next call of this name has been done and before its caller hears of it: what may
+    /// happen in that moment, happens. One at a time.
+    pub fn after(&self, name: &'static str, then: impl FnOnce() + Send + 'static) {
+        self.inner.state.lock().after = Some((name, Box::new(then)));
+    }
+
     /// One call: noted, failed if its turn has come, done under the lock.
     fn serve<T>(&self, call: &Call, name: &'static str, act: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
         let lost = self.arrive(call, name)?;
-        let answer = act(&mut self.inner.state.lock());
+        let (answer, after) = {
+            let mut state = self.inner.state.lock();
+            (act(&mut state), state.after.take_if(|(wanted, _)| *wanted == name))
+        };
         self.inner.changed.notify_all();
+        if let Some((_, then)) = after {
+            then();
+        }
         lost.map_or(answer, Err)
     }
 

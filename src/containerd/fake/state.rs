@@ -21,6 +21,7 @@ pub(super) type SnapshotKey = (String, String);
 pub(super) struct State {
     pub(super) calls: Vec<&'static str>,
     pub(super) fault: Option<(usize, Fault)>,
+    pub(super) after: Option<(&'static str, Box<dyn FnOnce() + Send>)>,
     pub(super) containers: BTreeMap<String, Record>,
     pub(super) snapshots: BTreeMap<SnapshotKey, Snapshot>,
     pub(super) tasks: BTreeMap<String, FakeTask>,

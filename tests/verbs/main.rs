@@ -1,0 +1,18 @@
+//! The verbs in process, on a fake containerd, with real namespaces and mounts and scripted CNI plugins; needs root.
+//!
+//! What must hold: whatever fails, the caller hears the right kind of it, nothing is left, and the same request
+//! afterwards works.
+
+mod bad_input;
+mod exec;
+mod exits;
+mod faults;
+mod files;
+mod lists;
+mod network;
+mod plugin;
+mod races;
+mod requests;
+mod restart;
+mod stop;
+mod world;
