@@ -77,8 +77,7 @@ impl Source {
     /// Reads one use tree or path at `at`, moves `at` behind it, and adds what it names.
     fn branches(&self, at: &mut usize, before: &[String], found: &mut Vec<Named>) {
         let mut parts = before.to_vec();
-        loop {
-            let Some(word) = self.words.get(*at) else { break };
+        while let Some(word) = self.words.get(*at) {
             if word.text == "{" {
                 *at += 1;
                 while self.words.get(*at).is_some_and(|word| word.text != "}") {
