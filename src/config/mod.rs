@@ -61,7 +61,7 @@ pub struct Cni {
     pub conf_dir: PathBuf,
     /// Folders searched for plugins, in this order. Never empty.
     pub bin_dirs: Vec<PathBuf>,
-    /// Bound on one run of one plugin.
+    /// Bound on one ADD or DEL, all plugins together.
     pub timeout: Duration,
     /// Where results are kept for the DEL that follows.
     pub cache_dir: PathBuf,

@@ -45,7 +45,7 @@ pub(super) fn toml(config: &Config) -> String {
     page.key("conf_dir", path(&config.cni.conf_dir));
     page.note("Folders with plugins, searched in this order.");
     page.key("bin_dirs", list(config.cni.bin_dirs.iter().map(|dir| path(dir))));
-    page.note("Bound on one run of one plugin.");
+    page.note("Bound on adding a pod to its network, or removing it: all plugins together.");
     page.key("timeout", config.cni.timeout.as_secs());
     page.note("Where results are kept for the removal of a pod.");
     page.key("cache_dir", path(&config.cni.cache_dir));

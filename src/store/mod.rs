@@ -3,6 +3,7 @@
 //! Plain `Mutex<HashMap>` stores. No method blocks, calls out, or runs caller code while the lock is held.
 
 pub mod container;
+mod container_state;
 pub mod fs_usage;
 pub mod image;
 pub mod index;
