@@ -1,0 +1,41 @@
+# Everything a person types here; plain `make` prints the verbs. What takes more than three lines is in tools/.
+
+export TARGET ?= x86_64-unknown-linux-musl
+export PRODUCT := target/$(TARGET)/release/cricket
+# Offline once `make vendor` has been here.
+export FLAGS := --locked --target $(TARGET)$(if $(wildcard vendor/config.toml), --offline --config vendor/config.toml)
+export CARGO_TARGET_DIR := $(CURDIR)/target
+export PATH := $(CURDIR)/target/tools/bin:$(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
+
+.PHONY: help build debug test demo lint vendor clean
+help:
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+build: ## the product: a static musl binary, proved static; TARGET=aarch64-unknown-linux-musl for another machine
+	tools/setup.sh build
+	cargo zigbuild --release $(FLAGS)
+	tools/static.sh $(PRODUCT)
+
+debug: ## the same with line numbers in backtraces, in seconds after an edit
+	tools/setup.sh build
+	cargo zigbuild $(FLAGS)
+
+test: ## every ring of tests, on a containerd of their own; as root, installs what is missing
+	tools/setup.sh node
+	tools/test.sh
+
+demo: ## a pod from nothing: a containerd and a cricket of its own, `cricket selftest`, nothing left; as root, installs too
+	tools/setup.sh node
+	tools/demo.sh
+
+lint: ## formatting, clippy, licences and advisories
+	tools/setup.sh lint
+	cargo fmt --all --check && cargo-zigbuild clippy --release $(FLAGS) --workspace --all-targets -- -D warnings
+	cargo deny check
+
+vendor: ## the sources of all dependencies into vendor/crates, for builds without network
+	mkdir -p target && cargo vendor --locked vendor/crates >target/vendored.toml
+	mv target/vendored.toml vendor/config.toml
+
+clean: ## what was built, and the tools that the set-up put into target/
+	cargo clean

@@ -1,0 +1,79 @@
+#!/bin/sh
+# Installs what is missing and only that: `setup.sh build` for a build, `node` also for running pods, `lint` also for lint.
+# As root it asks apt-get; otherwise it says what to type. What has no Debian package goes to target/tools.
+set -eu
+cd "$(dirname "$0")/.."
+purpose=${1:?build, node or lint}
+: "${TARGET:?is set by make}"
+pins='ziglang==0.17.1 cargo-zigbuild==0.24.0'
+deny=0.20.2
+
+fail() {
+    echo "set-up: $*" >&2
+    exit 1
+}
+
+# need PACKAGE TEST...: the package is missing when the test fails.
+missing=
+need() {
+    package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+
+# plugin NAME: the CNI plugin is in one of the directories that our default configuration names.
+plugin() {
+    [ -x "/opt/cni/bin/$1" ] || [ -x "/usr/lib/cni/$1" ]
+}
+
+need cmake command -v cmake
+need make command -v make
+need g++ command -v g++
+need binutils command -v readelf
+need python3-venv python3 -c 'import ensurepip, venv'
+if [ "$purpose" = node ]; then
+    [ "$(id -u)" = 0 ] || fail "containerd, runc and CNI need root: become root (sudo -s) and run it again"
+    need containerd command -v containerd
+    need containerd command -v containerd-shim-runc-v2
+    need runc command -v runc
+    need iproute2 command -v ip
+    need iptables command -v iptables-save
+    for name in bridge host-local loopback portmap; do
+        need containernetworking-plugins plugin "$name"
+    done
+fi
+
+if [ -n "$missing" ]; then
+    missing=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')
+    command="apt-get install --no-install-recommends -y $missing"
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        fail "missing packages; as root: $command"
+    fi
+    echo "set-up: $command"
+    export DEBIAN_FRONTEND=noninteractive
+    $command || { apt-get update && $command; } || fail "apt-get could not install $missing"
+fi
+
+command -v cargo >/dev/null || fail "Rust is missing: get rustup from https://rustup.rs, open a new shell, run it again"
+libraries=$(rustc --print sysroot)/lib/rustlib/$TARGET
+if [ ! -d "$libraries" ]; then
+    command -v rustup >/dev/null || fail "$(rustc --version) has no $TARGET: get rustup from https://rustup.rs"
+    rustup target add "$TARGET"
+fi
+
+tools=target/tools
+if [ "$(cat $tools/pins 2>/dev/null)" != "$pins" ]; then
+    echo "set-up: $pins into $tools"
+    rm -rf $tools
+    python3 -m venv $tools
+    $tools/bin/pip install --quiet --disable-pip-version-check $pins
+    echo "$pins" >$tools/pins
+fi
+
+if [ "$purpose" = lint ] && [ ! -x "$tools/deny-$deny/bin/cargo-deny" ]; then
+    echo "set-up: cargo-deny $deny into $tools"
+    # From the root directory, where our .cargo/config.toml does not name another target.
+    here=$PWD
+    (cd / && cargo install --quiet --locked --root "$here/$tools/deny-$deny" "cargo-deny@$deny")
+    ln -sf "../deny-$deny/bin/cargo-deny" "$tools/bin/cargo-deny"
+fi
