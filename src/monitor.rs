@@ -1,5 +1,6 @@
 //! containerd's events become state changes. One thread; its connection lost, it reconnects and reconciles.
 
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use crate::image;
 use crate::recover;
 use crate::runtime::Runtime;
 use crate::sync::{Condvar, Mutex};
+use crate::workers::Workers;
 
 /// Pause between tries to reach containerd: doubles up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -67,17 +69,19 @@ impl Shared {
         let mut pause = RETRY.0;
         let mut recovered = false;
         while !self.inner.lock().stop {
-            match self.session(rt, &mut recovered) {
-                Ok(()) => pause = RETRY.0,
-                Err(e) => {
-                    rt.set_connected(false);
-                    // The first time it is news; the same again is not.
-                    if pause == RETRY.0 {
-                        log::warn!("waiting for containerd at {}: {e}", rt.config.containerd.address.display());
-                    }
-                    self.sleep(pause);
-                    pause = (pause * 2).min(RETRY.1);
+            let session = catch_unwind(AssertUnwindSafe(|| self.session(rt, &mut recovered)));
+            let session = session.unwrap_or_else(|_| Err(Error::internal("the monitor panicked: this is a bug")));
+            if let Err(e) = session {
+                if rt.connected() {
+                    pause = RETRY.0;
                 }
+                rt.set_connected(false);
+                // The first time it is news; the same again is not.
+                if pause == RETRY.0 {
+                    log::warn!("waiting for containerd at {}: {e}", rt.config.containerd.address.display());
+                }
+                self.sleep(pause);
+                pause = (pause * 2).min(RETRY.1);
             }
         }
     }
@@ -85,31 +89,38 @@ impl Shared {
     /// One connection: subscribes, catches up, then handles events until the stream ends.
     fn session(&self, rt: &Arc<Runtime>, recovered: &mut bool) -> Result<()> {
         let call = Call::within(PASS_BUDGET);
+        self.on_stop({
+            let call = call.clone();
+            Arc::new(move || call.cancel())
+        });
         rt.containerd.ensure_namespace(&call)?;
         let mut events = rt.containerd.subscribe()?;
-        {
-            let mut inner = self.inner.lock();
-            if inner.stop {
-                return Ok(());
-            }
-            inner.cancel = Some(events.canceller());
-        }
         image::load::refresh_all(&image::at(rt), &call)?;
-        if *recovered {
-            recover::reconcile(rt, &call)?;
-            log::info!("containerd answers again");
-        } else {
+        if !*recovered {
             recover::recover(rt, &call)?;
             *recovered = true;
-            log::info!(
-                "recovered {} pod sandboxes, {} containers",
-                rt.sandboxes.list().len(),
-                rt.containers.list().len()
-            );
+            let (sandboxes, containers) = (rt.sandboxes.list().len(), rt.containers.list().len());
+            log::info!("recovered {sandboxes} pod sandboxes, {containers} containers");
+        } else {
+            log::info!("containerd answers again");
         }
+        // Also after recovery: what was recovered from a list may have ended since.
+        recover::reconcile(rt, &call)?;
+        self.on_stop(events.canceller());
         rt.set_connected(true);
         rt.set_ready();
         handle_all(rt, &mut *events)
+    }
+
+    /// What ends the thread's current wait; at once if it is to stop already.
+    fn on_stop(&self, cancel: Arc<dyn Fn() + Send + Sync>) {
+        let mut inner = self.inner.lock();
+        if inner.stop {
+            drop(inner);
+            cancel();
+        } else {
+            inner.cancel = Some(cancel);
+        }
     }
 
     fn sleep(&self, pause: Duration) {
@@ -128,25 +139,27 @@ fn handle_all(rt: &Arc<Runtime>, events: &mut dyn EventStream) -> Result<()> {
     Ok(())
 }
 
-/// Never blocks: what calls containerd goes to the workers.
+/// What calls containerd goes to the workers.
 fn handle(rt: &Arc<Runtime>, event: Event) {
     match event {
         Event::TaskExit { id, exec_id: None, exit, .. } => {
-            let Ok(Some(container)) = rt.containers.find(&id) else { return };
-            if container.begin_settle(exit) {
-                let own = rt.clone();
-                submit(rt, "exit", move || container::settle(&own, &container, exit));
-            }
+            let Some(container) = rt.containers.exact(&id) else { return };
+            let own = rt.clone();
+            hand_over(&rt.workers, "exit", move || {
+                if let Some(settling) = container.begin_settle(exit) {
+                    container::settle(&own, settling);
+                }
+            });
         }
         Event::TaskExit { .. } => {}
         Event::TaskOom { id } => {
-            if let Ok(Some(container)) = rt.containers.find(&id) {
+            if let Some(container) = rt.containers.exact(&id) {
                 container.note_oom();
             }
         }
         Event::ImageChanged { name } => {
             let own = rt.clone();
-            submit(rt, "image", move || {
+            hand_over(&rt.refresher, "image", move || {
                 if let Err(e) = image::load::refresh(&image::at(&own), &Call::within(PASS_BUDGET), &name) {
                     log::warn!("image {name} changed, but cannot be read: {e}");
                 }
@@ -155,9 +168,13 @@ fn handle(rt: &Arc<Runtime>, event: Event) {
     }
 }
 
-/// The queue has no limit, so only a machine without memory for a thread refuses; reconciliation makes up for it.
-fn submit(rt: &Runtime, name: &'static str, work: impl FnOnce() + Send + 'static) {
-    if let Err(e) = rt.workers.submit(name, work) {
-        log::error!("{name}: {e}");
+/// Runs `work` on a thread of the pool, whose queue has no limit; if the machine has no memory for a thread, here.
+fn hand_over(pool: &Workers, name: &'static str, work: impl FnOnce() + Send + 'static) {
+    match pool.reserve() {
+        Ok(seat) => seat.run(name, work),
+        Err(e) => {
+            log::warn!("{name}: {e}");
+            work();
+        }
     }
 }

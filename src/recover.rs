@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use cricket_proto::records::{self, sandbox::Phase, ContainerStatus};
 use protobuf::Message;
@@ -16,13 +17,16 @@ use crate::clock;
 use crate::container::{self, METADATA_TYPE, OWN_SNAPSHOT};
 use crate::containerd::{Record, SnapshotRef, Task, TaskState};
 use crate::error::{Context, Error, Idempotent, Kind, Result};
-use crate::ids::SandboxId;
+use crate::ids::{ContainerId, SandboxId};
 use crate::runtime::Runtime;
 use crate::sandbox;
 use crate::store::container::{reserved_name as container_name, Ended};
 use crate::store::record;
 use crate::store::sandbox::reserved_name as sandbox_name;
 use crate::store::{Container, ContainerState, Sandbox, SandboxState};
+
+/// How long one object may hold up the others.
+const UNDO_BUDGET: Duration = Duration::from_secs(10);
 
 /// Rebuilds the stores. Blocks; called once, before any request is served.
 ///
@@ -57,21 +61,30 @@ fn entries(dir: &Path) -> Result<Vec<String>> {
 }
 
 fn recover_sandbox(rt: &Runtime, call: &Call, id: &SandboxId) -> Result<()> {
-    let root = rt.layout.sandbox_root(id);
-    let Some(record) = record::read::<records::Sandbox>(&rt.layout.sandbox_record(id))? else {
-        // Killed before the record, or after its removal: nothing else of it exists.
-        return fs::remove_dir_all(&root).or_gone().with_context(|| format!("remove {}", root.display()));
+    if rt.sandboxes.exact(id.as_str()).is_some() {
+        return Ok(());
+    }
+    let record = match record::read::<records::Sandbox>(&rt.layout.sandbox_record(id)) {
+        Ok(record) => record.unwrap_or_default(),
+        Err(e) => {
+            log::error!("pod sandbox {id} is taken down: {e}");
+            records::Sandbox::default()
+        }
     };
-    let half_made = record.phase == Phase::PREPARING.into();
+    // Without a readable record, or half made: to be undone. An empty record is of that phase.
+    let record = records::Sandbox { id: id.to_string(), ..record };
     let sandbox = Sandbox::from_record(&record, SandboxState::NotReady);
-    if half_made {
-        match sandbox::teardown(rt, call, id, &sandbox.config) {
-            Ok(()) => return fs::remove_dir_all(&root).or_gone().with_context(|| format!("remove {}", root.display())),
+    if record.phase == Phase::PREPARING.into() {
+        match sandbox::teardown(rt, &call.at_most(UNDO_BUDGET), id, &sandbox.config) {
+            Ok(()) => {
+                let root = rt.layout.sandbox_root(id);
+                return fs::remove_dir_all(&root).or_gone().with_context(|| format!("remove {}", root.display()));
+            }
             Err(e) => log::warn!("half-made pod sandbox {id} is kept, not ready, until it can be stopped: {e}"),
         }
     }
     let stands = record.phase == Phase::READY.into() && sandbox::stands(rt, &sandbox);
-    let name = sandbox_name(&sandbox.config)?;
+    let name = sandbox_name(&sandbox.config).unwrap_or_else(|_| id.to_string());
     let slot = rt.sandboxes.reserve(&name, id.as_str())?;
     slot.fill(if stands { Sandbox::ready(&record) } else { sandbox });
     Ok(())
@@ -82,39 +95,69 @@ fn recover_container(rt: &Runtime, call: &Call, record: &Record, task: Option<&T
         // Somebody else's, in our namespace.
         return Ok(());
     };
+    if rt.containers.exact(&record.id).is_some() {
+        return Ok(());
+    }
     let damaged = |e| Error::caused(Kind::Internal, "its metadata is damaged", e);
     let metadata = records::Container::parse_from_bytes(&metadata.value).map_err(damaged)?;
-    let container = Container::from_record(&record.id, &metadata, ContainerState::Created);
-    let status: ContainerStatus = record::read(&rt.layout.container_status(&container.id))?.unwrap_or_default();
-    let seen = task.map(|t| t.state);
-    let state = match (ended(&status), seen) {
-        (Some(ended), None) => ContainerState::Exited(ended),
-        (Some(_), Some(_)) | (None, Some(TaskState::Unknown)) => ContainerState::Unknown,
-        (None, None) if status.started_at == 0 => ContainerState::Created,
-        (None, None) => ContainerState::Exited(Ended::unseen(status.started_at, clock::now())),
-        // The start was never acknowledged: the kubelet starts it again.
-        (None, Some(TaskState::Created)) => {
-            container::destroy(&*rt.containerd, call, &record.id, None)?;
-            ContainerState::Created
-        }
-        (None, Some(TaskState::Running | TaskState::Paused | TaskState::Stopped)) => {
-            let started_at = if status.started_at == 0 { clock::now() } else { status.started_at };
-            ContainerState::Running { pid: task.map_or(0, |t| t.pid), started_at }
-        }
-    };
+    let state = state(rt, call, &ContainerId::from_record(&record.id), task).unwrap_or_else(|e| {
+        log::error!("container {} is in an unknown state until it is stopped or removed: {e}", record.id);
+        ContainerState::Unknown
+    });
     let container = Container::from_record(&record.id, &metadata, state);
-    if let (ContainerState::Running { pid, .. }, Some(task)) = (container.state(), task) {
+    if let ContainerState::Running { pid, .. } = container.state() {
         container.set_oom_file(cgroup::oom_file(pid));
-        if let Err(e) = container::reattach(rt, &container, task) {
+        if let Err(e) = container::reattach(rt, &container) {
             log::error!("the output of container {} cannot be read any more: {e}", record.id);
         }
     }
-    let sandbox = rt.sandboxes.find(container.sandbox_id.as_str())?;
-    let pod = sandbox.map(|s| s.config.metadata.clone().unwrap_or_default()).unwrap_or_default();
-    let slot = rt.containers.reserve(&container_name(&container.config, &pod)?, &record.id)?;
-    let container = slot.fill(container);
-    // One that ended while we were away settles as ever.
-    container::reconcile(rt, call, &container)
+    let sandbox = rt.sandboxes.exact(container.sandbox_id.as_str());
+    let name = sandbox.and_then(|sandbox| container_name(&container.config, &sandbox.config.metadata).ok());
+    let slot = rt.containers.reserve(&name.unwrap_or_else(|| record.id.clone()), &record.id)?;
+    slot.fill(container);
+    Ok(())
+}
+
+/// What a container does, by its status record and its task. What ended while we were away is called running: it
+/// settles like any other.
+fn state(rt: &Runtime, call: &Call, id: &ContainerId, task: Option<&Task>) -> Result<ContainerState> {
+    let status: ContainerStatus = record::read(&rt.layout.container_status(id))?.unwrap_or_default();
+    let asked;
+    let task = match task {
+        // Its shim did not answer in time for the list.
+        Some(task) if task.state == TaskState::Unknown => {
+            asked = rt.containerd.task(&call.at_most(UNDO_BUDGET), id.as_str(), None)?;
+            Some(&asked)
+        }
+        task => task,
+    };
+    let alive = |task: &Task| {
+        let started_at = if status.started_at == 0 { clock::now() } else { status.started_at };
+        ContainerState::Running { pid: task.pid, started_at }
+    };
+    Ok(match (ended(&status), task.map(|t| (t, t.state))) {
+        (Some(ended), None) => ContainerState::Exited(ended),
+        // It ended, and only the deletion of its task did not work then.
+        (Some(ended), Some((_, TaskState::Stopped))) => {
+            if let Err(e) = container::destroy(&*rt.containerd, call, id.as_str(), None) {
+                log::warn!("task of container {id}, which has ended (its removal will try again): {e}");
+            }
+            ContainerState::Exited(ended)
+        }
+        (Some(_), Some(_)) | (None, Some((_, TaskState::Unknown))) => ContainerState::Unknown,
+        (None, None) if status.started_at == 0 => ContainerState::Created,
+        (None, None) => {
+            let ended = Ended::unseen(status.started_at, clock::now());
+            container::record_end(rt, id, &ended);
+            ContainerState::Exited(ended)
+        }
+        // Its start was never acknowledged.
+        (None, Some((_, TaskState::Created))) => {
+            container::destroy(&*rt.containerd, call, id.as_str(), None)?;
+            ContainerState::Created
+        }
+        (None, Some((task, TaskState::Running | TaskState::Paused | TaskState::Stopped))) => alive(task),
+    })
 }
 
 fn ended(status: &ContainerStatus) -> Option<Ended> {
@@ -155,13 +198,21 @@ fn sweep(rt: &Runtime, call: &Call, records: &[Record]) -> Result<()> {
 
 /// Compares what may run with what containerd says runs, and settles the exits that were missed. After every
 /// (re)connect: the event stream has no memory.
+///
+/// # Errors
+/// If containerd cannot be asked at all; trouble with one container is logged, and a stop of it tries again.
 pub fn reconcile(rt: &Runtime, call: &Call) -> Result<()> {
     let tasks = rt.containerd.tasks(call)?;
     let alive = |t: &&Task| matches!(t.state, TaskState::Created | TaskState::Running | TaskState::Paused);
     let alive: HashSet<&str> = tasks.iter().filter(alive).map(|t| t.id.as_str()).collect();
     for container in rt.containers.list() {
         if container.state().may_run() && !alive.contains(container.id.as_str()) {
-            container::reconcile(rt, call, &container)?;
+            call.check()?;
+            match container::reconcile(rt, &call.at_most(UNDO_BUDGET), &container) {
+                Err(e) if e.kind() == Kind::Unavailable => return Err(e),
+                Err(e) => log::warn!("container {}: {e}", container.id),
+                Ok(()) => {}
+            }
         }
     }
     Ok(())

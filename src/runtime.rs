@@ -36,6 +36,8 @@ pub struct Runtime {
     pub hub: Hub,
     /// Threads for what no client waits for: settling exits.
     pub workers: Workers,
+    /// A thread for images that changed in containerd.
+    pub refresher: Workers,
     /// Pod sandboxes.
     pub sandboxes: Store<Sandbox>,
     /// Containers.
@@ -76,6 +78,7 @@ impl Runtime {
             host,
             containerd,
             workers: Workers::new(SETTLING),
+            refresher: Workers::new(Size { bound: 1, ..SETTLING }),
             sandboxes: Store::new("pod sandbox"),
             containers: Store::new("container"),
             images: ImageStore::new(),
@@ -152,7 +155,7 @@ impl Runtime {
     /// # Errors
     /// As [`Runtime::handler`], for one that is not configured any more.
     pub fn snapshotter_of(&self, container: &Container) -> Result<String> {
-        let sandbox = self.sandboxes.find(container.sandbox_id.as_str())?;
+        let sandbox = self.sandboxes.exact(container.sandbox_id.as_str());
         let handler = self.handler(sandbox.as_ref().map_or("", |s| &s.runtime_handler))?;
         Ok(self.config.snapshotter(handler).to_owned())
     }

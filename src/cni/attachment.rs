@@ -108,7 +108,7 @@ impl Capabilities {
 
 impl Attachment<'_> {
     /// Refuses what would not survive the way through environment variables and file names.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check_names(&self) -> Result<()> {
         if !is_name(self.container_id) {
             return Err(Error::invalid(format!("container id {:?} is not a CNI name", self.container_id)));
         }
@@ -120,6 +120,12 @@ impl Attachment<'_> {
         {
             return Err(Error::invalid(format!("{:?} cannot name a network interface", self.interface)));
         }
+        Ok(())
+    }
+
+    /// As [`Attachment::check_names`], and the arguments, which a DEL takes from the record.
+    pub(super) fn check(&self) -> Result<()> {
+        self.check_names()?;
         for (key, value) in self.args {
             if key.is_empty() || key.contains(['=', ';', '\0']) || value.contains([';', '\0']) {
                 return Err(Error::invalid(format!("CNI argument {key:?}={value:?} has no form in CNI_ARGS")));

@@ -132,7 +132,7 @@ impl Cni {
     }
 
     fn detach_all(&self, call: &Call, at: &Attachment<'_>) -> Result<()> {
-        at.check()?;
+        at.check_names()?;
         // Namespaces do not survive a reboot; plugins want an empty name then and not one that leads nowhere.
         let netns = at.netns.filter(|path| path.exists());
         let found = cache::find(&self.cache_dir, at.container_id, at.interface)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use cricket_proto::records;
 use cricket_proto::runtime::{ContainerConfig, CreateContainerRequest, CreateContainerResponse, NamespaceMode};
@@ -53,7 +53,8 @@ struct Plan<'a> {
 /// a name in use; `FailedPrecondition` if the sandbox is not ready; otherwise what failed, and nothing is left.
 pub fn create(rt: &Runtime, call: &Call, request: CreateContainerRequest) -> Result<CreateContainerResponse> {
     let sandbox = rt.sandboxes.get(&request.pod_sandbox_id)?;
-    sandbox.must_be_ready()?;
+    // Until the container can be found: a stop of the pod waits for us and then sees it.
+    let joined = sandbox.join()?;
     let config = request.config.into_option().ok_or_else(|| Error::invalid("request has no container config"))?;
     let name = reserved_name(&config, &sandbox.config.metadata)?;
     let image = rt.images.get(&config.image.image).map_err(|e| match e.kind() {
@@ -65,7 +66,7 @@ pub fn create(rt: &Runtime, call: &Call, request: CreateContainerRequest) -> Res
         sandbox: &sandbox,
         handler: rt.handler(&sandbox.runtime_handler)?,
         image: &image,
-        log_path: log_path(&sandbox.config.log_directory, &config.log_path),
+        log_path: log_path(&sandbox.config.log_directory, &config.log_path)?,
         target_pid: target_pid(rt, &sandbox, &config)?,
         config,
     };
@@ -74,6 +75,7 @@ pub fn create(rt: &Runtime, call: &Call, request: CreateContainerRequest) -> Res
     call.check()?;
     let container = plan.act(rt, call).with_context(|| format!("create container {name}"))?;
     let container = slot.fill(container);
+    drop(joined);
     Ok(CreateContainerResponse { container_id: container.id.to_string(), ..Default::default() })
 }
 
@@ -186,8 +188,18 @@ impl Plan<'_> {
 }
 
 /// `<sandbox's log directory>/<container's log path>`; no log if either is missing.
-fn log_path(directory: &str, path: &str) -> Option<PathBuf> {
-    (!directory.is_empty() && !path.is_empty()).then(|| Path::new(directory).join(path))
+///
+/// # Errors
+/// `InvalidArgument` for a path that leaves the directory.
+fn log_path(directory: &str, path: &str) -> Result<Option<PathBuf>> {
+    if directory.is_empty() || path.is_empty() {
+        return Ok(None);
+    }
+    let inside = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+    match inside && Path::new(directory).is_absolute() {
+        true => Ok(Some(Path::new(directory).join(path))),
+        false => Err(Error::invalid(format!("log path {path:?} must lie in the pod's log directory {directory:?}"))),
+    }
 }
 
 /// The pid whose PID namespace the container joins, with namespace mode TARGET.
@@ -211,4 +223,20 @@ fn runtime_options(handler: &Handler, systemd_cgroup: bool) -> Result<Option<Any
     let path = |p: &Option<PathBuf>| p.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned();
     let options = RuncOptions { binary: &path(&handler.binary), root: &path(&handler.root), systemd_cgroup };
     handler.runtime_type.contains(".runc.").then(|| options.encode()).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_stays_in_its_directory() {
+        let made = |directory, path| log_path(directory, path).map_err(|e| e.kind());
+        assert_eq!(made("/var/log/pods/x", "c/0.log"), Ok(Some("/var/log/pods/x/c/0.log".into())));
+        assert_eq!(made("", "0.log"), Ok(None));
+        assert_eq!(made("/var/log", ""), Ok(None));
+        for (directory, path) in [("/l", "../x"), ("/l", "/etc/passwd"), ("/l", "a/../../x"), ("relative", "x")] {
+            assert_eq!(made(directory, path), Err(Kind::InvalidArgument), "{directory} {path}");
+        }
+    }
 }

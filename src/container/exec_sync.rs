@@ -56,8 +56,8 @@ fn run(
 
     // Everything pushed here is right after success too: an exec leaves nothing behind.
     let mut clean = Rollback::new();
-    let fifos = Fifos::make(&dir, false, false)?;
     clean.push("exec directory", || fs::remove_dir_all(&dir).or_gone());
+    let fifos = Fifos::make(&dir, false, false)?;
     rt.hub.open(exec_id, fifos.outputs(Sink::Capture(output.clone())))?;
     clean.push("exec output", || {
         rt.hub.close(exec_id);

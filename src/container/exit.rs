@@ -7,8 +7,9 @@ use crate::cgroup;
 use crate::clock;
 use crate::containerd::{Exit, TaskState};
 use crate::error::{Error, Idempotent, Kind, Result};
+use crate::ids::ContainerId;
 use crate::runtime::Runtime;
-use crate::store::container::Ended;
+use crate::store::container::{Ended, Settling};
 use crate::store::record::{self, Durability};
 use crate::store::{Container, ContainerState};
 
@@ -19,30 +20,37 @@ const DRAIN_BUDGET: Duration = Duration::from_secs(2);
 /// 128 + SIGKILL.
 const KILLED: u32 = 137;
 
-/// Settles an exit that [`Container::begin_settle`] gave us: the task is deleted, the log is complete, the status is on
-/// disk; then the container is EXITED. Blocks up to the budgets above; fails only in the log.
-pub fn settle(rt: &Runtime, container: &Container, exit: Exit) {
+/// Settles an exit: the task is deleted, the log is complete, the status is on disk; then the container is EXITED.
+/// Blocks up to the budgets above; fails only in the log.
+pub fn settle(rt: &Runtime, settling: Settling<'_>) {
+    let (container, exit) = (settling.container(), settling.exit());
     let id = container.id.as_str();
     // The counter goes with the cgroup, which goes with the task.
-    let oom =
-        container.saw_oom() || (exit.code == KILLED && container.oom_file().is_some_and(|f| cgroup::oom_kills(&f) > 0));
+    let counted = || container.oom_file().is_some_and(|file| cgroup::oom_kills(&file) > 0);
+    let oom = container.saw_oom() || (exit.code == KILLED && counted());
     if let Err(e) = rt.containerd.delete_task(&Call::within(DELETE_BUDGET), id, None).or_gone() {
         log::warn!("container {id} ended, but its task cannot be deleted (its removal will try again): {e}");
     }
-    end_with(rt, container, Ended::exit(started_at(container), exit, oom));
+    let ended = Ended::exit(started_at(container), exit, oom);
+    end_with(rt, settling, ended);
 }
 
 /// The common end: output drained, status on disk, state set.
-fn end_with(rt: &Runtime, container: &Container, ended: Ended) {
-    let id = container.id.as_str();
-    if let Err(e) = rt.hub.finish(id, Instant::now() + DRAIN_BUDGET) {
-        log::warn!("log of container {id}: {e}");
+fn end_with(rt: &Runtime, settling: Settling<'_>, ended: Ended) {
+    let container = settling.container();
+    if let Err(e) = rt.hub.finish(container.id.as_str(), Instant::now() + DRAIN_BUDGET) {
+        log::warn!("log of container {}: {e}", container.id);
     }
-    let state = ContainerState::Exited(ended.clone());
-    if let Err(e) = record::write(&rt.layout.container_status(&container.id), &state.record(), Durability::Disk) {
+    record_end(rt, &container.id, &ended);
+    settling.exited(ended);
+}
+
+/// Writes down how a container ended.
+pub fn record_end(rt: &Runtime, id: &ContainerId, ended: &Ended) {
+    let record = ContainerState::Exited(ended.clone()).record();
+    if let Err(e) = record::write(&rt.layout.container_status(id), &record, Durability::Disk) {
         log::error!("container {id} ended with code {}, which a restart of cricket will not know: {e}", ended.code);
     }
-    container.set_exited(ended);
 }
 
 fn started_at(container: &Container) -> i64 {
@@ -62,16 +70,16 @@ pub fn reconcile(rt: &Runtime, call: &Call, container: &Container) -> Result<()>
     }
     match rt.containerd.task(call, container.id.as_str(), None) {
         Ok(task) if task.state == TaskState::Stopped => {
-            if container.begin_settle(task.exit) {
-                settle(rt, container, task.exit);
+            if let Some(settling) = container.begin_settle(task.exit) {
+                settle(rt, settling);
             }
             Ok(())
         }
         Ok(_) => Ok(()),
         Err(e) if e.kind() == Kind::NotFound => {
             let at = clock::now();
-            if container.begin_settle(Exit { code: u32::from(u8::MAX), at }) {
-                end_with(rt, container, Ended::unseen(started_at(container), at));
+            if let Some(settling) = container.begin_settle(Exit { code: u32::from(u8::MAX), at }) {
+                end_with(rt, settling, Ended::unseen(started_at(container), at));
             }
             Ok(())
         }

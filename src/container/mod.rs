@@ -14,7 +14,7 @@ mod task;
 
 pub use create::{create, METADATA_TYPE, OWN_SNAPSHOT};
 pub use exec_sync::exec_sync;
-pub use exit::{reconcile, settle};
+pub use exit::{reconcile, record_end, settle};
 pub use list::{list, of_sandbox};
 pub use remove::{remove, remove_container};
 pub use reopen_log::reopen_log;

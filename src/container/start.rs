@@ -8,7 +8,7 @@ use crate::clock;
 use crate::container::streams::{attach, wire};
 use crate::container::{exit, task};
 use crate::containerd::{NewTask, SnapshotRef};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::runtime::Runtime;
 use crate::store::container::Ended;
 use crate::store::record::{self, Durability};
@@ -22,19 +22,22 @@ use crate::store::{Container, ContainerState};
 pub fn start(rt: &Runtime, call: &Call, request: StartContainerRequest) -> Result<StartContainerResponse> {
     let container = rt.containers.get(&request.container_id)?;
     let starting = container.begin_start()?;
-    rt.sandboxes.get(container.sandbox_id.as_str())?.must_be_ready()?;
+    let sandbox = rt.sandboxes.exact(container.sandbox_id.as_str());
+    let sandbox = sandbox.ok_or_else(|| Error::not_found(format!("pod sandbox {} is gone", container.sandbox_id)))?;
+    // Until the end: a stop of the pod waits for us and then kills what we started.
+    let joined = sandbox.join()?;
     match launch(rt, call, &container) {
         Ok((pid, started_at)) => {
-            let running = ContainerState::Running { pid, started_at };
+            let record = ContainerState::Running { pid, started_at }.record();
             // For our own restart only: a power cut ends the container anyway.
-            if let Err(e) =
-                record::write(&rt.layout.container_status(&container.id), &running.record(), Durability::Memory)
-            {
+            let written = record::write(&rt.layout.container_status(&container.id), &record, Durability::Memory);
+            if let Err(e) = written {
                 log::warn!("container {} runs, but its start cannot be recorded: {e}", container.id);
             }
             if let Some(early) = starting.running(pid, started_at) {
-                exit::settle(rt, &container, early);
+                exit::settle(rt, early);
             }
+            drop(joined);
             Ok(StartContainerResponse::default())
         }
         Err(e) => {
@@ -44,11 +47,7 @@ pub fn start(rt: &Runtime, call: &Call, request: StartContainerRequest) -> Resul
             }
             rt.hub.close(container.id.as_str());
             let ended = Ended::start_error(clock::now(), e.to_string());
-            let state = ContainerState::Exited(ended.clone());
-            if let Err(e) = record::write(&rt.layout.container_status(&container.id), &state.record(), Durability::Disk)
-            {
-                log::warn!("failed start of container {} cannot be recorded: {e}", container.id);
-            }
+            exit::record_end(rt, &container.id, &ended);
             starting.failed(ended);
             Err(e)
         }

@@ -33,6 +33,8 @@ pub fn stop(rt: &Runtime, call: &Call, request: StopContainerRequest) -> Result<
 }
 
 fn stop_container(rt: &Runtime, call: &Call, container: &Container, grace: Duration) -> Result<()> {
+    container.wait_started(call.at_most(PATIENCE).deadline());
+    call.check()?;
     if !container.state().may_run() {
         return Ok(());
     }
@@ -53,17 +55,15 @@ fn stop_container(rt: &Runtime, call: &Call, container: &Container, grace: Durat
     await_death(rt, call, container)
 }
 
-/// Kills every container of a pod and waits until all have ended.
+/// Kills every container of a pod and waits until all have ended; goes on after a failure and reports the first.
 pub fn kill_all(rt: &Runtime, call: &Call, sandbox: &SandboxId) -> Result<()> {
     let running: Vec<Arc<Container>> = of_sandbox(rt, sandbox).into_iter().filter(|c| c.state().may_run()).collect();
     // All signals first: they die together.
-    for container in &running {
-        kill(rt, call, container).with_context(|| format!("kill container {}", container.id))?;
-    }
-    for container in &running {
-        await_death(rt, call, container).with_context(|| format!("container {}", container.id))?;
-    }
-    Ok(())
+    let first = |all: Result<()>, next: Result<()>| all.and(next);
+    let sent = running.iter().map(|c| kill(rt, call, c).with_context(|| format!("kill container {}", c.id)));
+    sent.fold(Ok(()), first)?;
+    let ended = running.iter().map(|c| await_death(rt, call, c).with_context(|| format!("container {}", c.id)));
+    ended.fold(Ok(()), first)
 }
 
 /// Sends SIGKILL.
@@ -71,12 +71,21 @@ pub fn kill(rt: &Runtime, call: &Call, container: &Container) -> Result<()> {
     send(rt, call, container, SIGKILL)
 }
 
-/// Sends a signal. Nothing there to take it means that we missed the exit.
+/// Sends a signal. If it finds nobody to take it we may have missed the exit; shims have many words for that.
 fn send(rt: &Runtime, call: &Call, container: &Container, signal: u32) -> Result<()> {
     match rt.containerd.kill(call, container.id.as_str(), None, signal, false) {
-        Err(e) if matches!(e.kind(), Kind::NotFound | Kind::FailedPrecondition) => reconcile(rt, call, container),
-        done => done.with_context(|| format!("send signal {signal}")),
+        Ok(()) => Ok(()),
+        Err(e) if matches!(e.kind(), Kind::Unavailable | Kind::DeadlineExceeded | Kind::Canceled) => Err(e),
+        Err(e) => {
+            reconcile(rt, call, container)?;
+            if container.state().may_run() && e.kind() != Kind::NotFound {
+                Err(e)
+            } else {
+                Ok(())
+            }
+        }
     }
+    .with_context(|| format!("send signal {signal}"))
 }
 
 /// Blocks until a killed container has ended.

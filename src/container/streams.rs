@@ -4,8 +4,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use crate::containerd::Task;
-use crate::error::{Context, Result};
+use crate::error::{Context, Idempotent, Result};
 use crate::runtime::Runtime;
 use crate::stdio::{Sink, Streams};
 use crate::store::Container;
@@ -23,24 +22,33 @@ pub struct Fifos {
 }
 
 impl Fifos {
-    /// Makes `<dir>/{stdin,stdout,stderr}`, the directory too, in place of old ones.
+    /// `<dir>/{stdin,stdout,stderr}`, as far as there are such streams.
+    fn of(dir: &Path, stdin: bool, tty: bool) -> Fifos {
+        let one = |name: &str, wanted: bool| wanted.then(|| dir.join(name));
+        Fifos { stdin: one("stdin", stdin), stdout: one("stdout", true), stderr: one("stderr", !tty) }
+    }
+
+    /// Makes them, the directory too, in place of old ones.
     pub fn make(dir: &Path, stdin: bool, tty: bool) -> Result<Fifos> {
         let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(dir);
         made.with_context(|| format!("make {}", dir.display()))?;
-        let one = |name: &str, wanted: bool| -> Result<Option<PathBuf>> {
-            let path = dir.join(name);
-            match wanted {
-                true => fifo::make(&path).with_context(|| format!("make FIFO {}", path.display())).map(|()| Some(path)),
-                false => Ok(None),
-            }
-        };
-        Ok(Fifos { stdin: one("stdin", stdin)?, stdout: one("stdout", true)?, stderr: one("stderr", !tty)? })
+        let fifos = Fifos::of(dir, stdin, tty);
+        for path in [&fifos.stdin, &fifos.stdout, &fifos.stderr].into_iter().flatten() {
+            fresh(path).with_context(|| format!("make FIFO {}", path.display()))?;
+        }
+        Ok(fifos)
     }
 
     /// What the hub reads.
     pub fn outputs(&self, sink: Sink) -> Streams {
         Streams { stdout: self.stdout.clone(), stderr: self.stderr.clone(), sink }
     }
+}
+
+/// A new FIFO in place of what a killed daemon left.
+fn fresh(path: &Path) -> Result<()> {
+    fs::remove_file(path).or_gone()?;
+    fifo::make(path)
 }
 
 /// A path as containerd takes it; "" for none.
@@ -50,17 +58,19 @@ pub fn wire(path: Option<&PathBuf>) -> String {
 
 /// Makes the FIFOs of a container that is about to start and lets the hub read them into its log.
 pub fn attach(rt: &Runtime, container: &Container) -> Result<Fifos> {
-    let dir = rt.layout.container_state(&container.id).join("io");
-    let fifos = Fifos::make(&dir, container.config.stdin, container.config.tty)?;
+    let fifos = Fifos::make(&io_dir(rt, container), container.config.stdin, container.config.tty)?;
     rt.hub.open(container.id.as_str(), fifos.outputs(log_sink(container)))?;
     Ok(fifos)
 }
 
 /// Lets the hub read the FIFOs of a container that runs already.
-pub fn reattach(rt: &Runtime, container: &Container, task: &Task) -> Result<()> {
-    let path = |text: &str| Some(text).filter(|t| !t.is_empty()).map(PathBuf::from);
-    let fifos = Fifos { stdin: None, stdout: path(&task.stdout), stderr: path(&task.stderr) };
+pub fn reattach(rt: &Runtime, container: &Container) -> Result<()> {
+    let fifos = Fifos::of(&io_dir(rt, container), container.config.stdin, container.config.tty);
     rt.hub.open(container.id.as_str(), fifos.outputs(log_sink(container)))
+}
+
+fn io_dir(rt: &Runtime, container: &Container) -> PathBuf {
+    rt.layout.container_state(&container.id).join("io")
 }
 
 fn log_sink(container: &Container) -> Sink {

@@ -120,8 +120,9 @@ fn usable(at: &Images<'_>, call: &Call, record: &ImageRecord) -> Result<Option<I
     }
 }
 
+/// One image that cannot be read must not hide the others; only containerd's absence concerns them all.
 fn is_about_the_image(kind: Kind) -> bool {
-    matches!(kind, Kind::NotFound | Kind::InvalidArgument | Kind::FailedPrecondition | Kind::ResourceExhausted)
+    !matches!(kind, Kind::Unavailable | Kind::DeadlineExceeded | Kind::Canceled)
 }
 
 /// Makes a record one of ours; returns the id record if it had to be made.

@@ -1,6 +1,7 @@
 //! The files every container of a pod shares: hostname, hosts, resolv.conf, and /dev/shm.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use cricket_proto::runtime::DNSConfig;
@@ -49,7 +50,10 @@ fn host_file(path: &str) -> Result<String> {
 }
 
 fn put(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("write {}", path.display()))
+    // Every user of a container reads them, whatever umask we run under.
+    let readable = fs::Permissions::from_mode(0o644);
+    let written = fs::write(path, text).and_then(|()| fs::set_permissions(path, readable));
+    written.with_context(|| format!("write {}", path.display()))
 }
 
 /// `resolv.conf` of a DNS configuration: `search`, a `nameserver` a line, `options`.

@@ -44,7 +44,18 @@ pub fn detach(rt: &Runtime, call: &Call, id: &SandboxId, config: &PodSandboxConf
 }
 
 /// Checks what [`attach`] will need, before anything is made.
+///
+/// # Errors
+/// `InvalidArgument`, also for names that would not survive CNI_ARGS, where `;` separates.
 pub fn check(config: &PodSandboxConfig) -> Result<()> {
+    let metadata = &config.metadata;
+    for (field, value) in [("name", &metadata.name), ("namespace", &metadata.namespace), ("uid", &metadata.uid)] {
+        if value.contains(|c: char| c == ';' || c.is_control()) {
+            return Err(Error::invalid(format!(
+                "pod sandbox {field} {value:?} holds a semicolon or a control character"
+            )));
+        }
+    }
     capabilities(config).map(drop)
 }
 

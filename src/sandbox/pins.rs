@@ -1,6 +1,7 @@
 //! The pinned namespaces of a pod: making them, taking them down.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Result};
@@ -23,7 +24,8 @@ fn all(pins: &Namespaces) -> impl Iterator<Item = (Namespace, &Path)> {
 /// Makes and pins them: host name set, loopback up, sysctls applied.
 pub fn create(pins: &Namespaces, hostname: &str, sysctls: &[(PathBuf, String)]) -> Result<()> {
     if let Some(dir) = pins.net.as_deref().and_then(Path::parent) {
-        fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+        let made = fs::DirBuilder::new().mode(0o755).recursive(true).create(dir);
+        made.with_context(|| format!("make {}", dir.display()))?;
     }
     let wanted: Vec<(Namespace, &Path)> = all(pins).collect();
     namespace::create(&wanted, || {

@@ -8,7 +8,7 @@ use crate::call::Call;
 use crate::container;
 use crate::error::{Context, Idempotent, Result};
 use crate::runtime::Runtime;
-use crate::sandbox::stop::stop_sandbox;
+use crate::sandbox::stop::{begin, stop_sandbox};
 use crate::store::Sandbox;
 
 /// Removes a sandbox and what is left of its containers. Idempotent; a missing sandbox is success.
@@ -20,7 +20,8 @@ pub fn remove(rt: &Runtime, call: &Call, request: RemovePodSandboxRequest) -> Re
 }
 
 fn remove_sandbox(rt: &Runtime, call: &Call, sandbox: &Sandbox) -> Result<()> {
-    stop_sandbox(rt, call, sandbox)?;
+    let ending = begin(call, sandbox)?;
+    stop_sandbox(rt, call, sandbox, &ending)?;
     for container in container::of_sandbox(rt, &sandbox.id) {
         container::remove_container(rt, call, &container)?;
     }

@@ -74,6 +74,7 @@ impl Plan {
             }
             own => own.to_owned(),
         };
+        refuse_control_characters(&config, &hostname)?;
         let asked = config.linux.sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let sysctls = sysctl::plan(asked, pins::own(&pins))?;
         let record = records::Sandbox {
@@ -90,8 +91,9 @@ impl Plan {
     /// Makes it all. The record comes first, so that a daemon that is killed midway knows what to undo.
     fn act(&self, rt: &Runtime, call: &Call) -> Result<Sandbox> {
         let (root, state) = (rt.layout.sandbox_root(&self.id), rt.layout.sandbox_state(&self.id));
-        for dir in [&root, &state] {
-            let made = fs::DirBuilder::new().mode(0o711).recursive(true).create(dir);
+        // What is in the state directory is for containers only, its world-writable /dev/shm before all.
+        for (dir, mode) in [(&root, 0o711), (&state, 0o700)] {
+            let made = fs::DirBuilder::new().mode(mode).recursive(true).create(dir);
             made.with_context(|| format!("make {}", dir.display()))?;
         }
         // A power cut takes the namespaces with it; the network's own cache on disk remembers the addresses.
@@ -122,6 +124,18 @@ impl Plan {
             log::warn!("pod sandbox {} is kept, not ready, until it can be stopped: {e}", self.id);
             slot.fill(Sandbox::from_record(&self.record, SandboxState::NotReady));
         }
+    }
+}
+
+/// Refuses strings that would add lines to the pod's hostname or resolv.conf.
+fn refuse_control_characters(config: &PodSandboxConfig, hostname: &str) -> Result<()> {
+    let dns = config.dns_config.clone().unwrap_or_default();
+    let mut all = [&dns.servers, &dns.searches, &dns.options].into_iter().flatten().map(String::as_str);
+    match all.find(|text| text.contains(char::is_control)).or(Some(hostname).filter(|h| h.contains(char::is_control))) {
+        Some(text) => {
+            Err(Error::invalid(format!("{text:?} in host name or DNS configuration holds a control character")))
+        }
+        None => Ok(()),
     }
 }
 

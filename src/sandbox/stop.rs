@@ -1,5 +1,7 @@
 //! StopPodSandbox: its containers end, its network is given back.
 
+use std::time::Duration;
+
 use cricket_proto::runtime::{StopPodSandboxRequest, StopPodSandboxResponse};
 
 use crate::call::Call;
@@ -8,25 +10,41 @@ use crate::error::{Context, Result};
 use crate::runtime::Runtime;
 use crate::sandbox::teardown;
 use crate::store::record::{self, Durability};
-use crate::store::{Sandbox, SandboxState};
+use crate::store::sandbox::Ending;
+use crate::store::Sandbox;
+
+/// How long to wait for others at work in the pod where the client set no deadline.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Kills the pod's containers and takes its namespaces and network down. Idempotent: a repeated call goes on where the
-/// last one failed, and a missing sandbox is success.
+/// last one failed, and a missing sandbox is success. Waits for containers that are being created or started in it.
 pub fn stop(rt: &Runtime, call: &Call, request: StopPodSandboxRequest) -> Result<StopPodSandboxResponse> {
     if let Some(sandbox) = rt.sandboxes.find(&request.pod_sandbox_id)? {
-        stop_sandbox(rt, call, &sandbox).with_context(|| format!("stop pod sandbox {}", sandbox.id))?;
+        let ending = begin(call, &sandbox)?;
+        stop_sandbox(rt, call, &sandbox, &ending).with_context(|| format!("stop pod sandbox {}", sandbox.id))?;
     }
     Ok(StopPodSandboxResponse::default())
 }
 
+/// Keeps everybody else out until the guard is dropped.
+pub fn begin<'a>(call: &Call, sandbox: &'a Sandbox) -> Result<Ending<'a>> {
+    let ending = sandbox.begin_end(&call.at_most(PATIENCE));
+    ending.with_context(|| format!("pod sandbox {} is busy", sandbox.id))
+}
+
 /// As [`stop`], for a sandbox at hand.
-pub fn stop_sandbox(rt: &Runtime, call: &Call, sandbox: &Sandbox) -> Result<()> {
-    let was_ready = sandbox.state() == SandboxState::Ready;
-    // From here on no container may join, and a daemon that is killed midway does not call it ready again.
-    sandbox.set_not_ready();
-    if was_ready {
-        record::write(&rt.layout.sandbox_record(&sandbox.id), &sandbox.record(), Durability::Memory)?;
+pub fn stop_sandbox(rt: &Runtime, call: &Call, sandbox: &Sandbox, ending: &Ending<'_>) -> Result<()> {
+    if ending.was_ready {
+        // So that a daemon that is killed midway does not call it ready again.
+        let written = record::write(&rt.layout.sandbox_record(&sandbox.id), &sandbox.record(), Durability::Memory);
+        if let Err(e) = written {
+            log::warn!("pod sandbox {} stops, which a restart of cricket will not know: {e}", sandbox.id);
+        }
     }
     container::kill_all(rt, call, &sandbox.id)?;
-    teardown::teardown(rt, call, &sandbox.id, &sandbox.config)
+    if !ending.is_down() {
+        teardown::teardown(rt, call, &sandbox.id, &sandbox.config)?;
+        ending.set_down();
+    }
+    Ok(())
 }

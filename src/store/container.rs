@@ -9,12 +9,11 @@
 //! "Being started" and "being removed" are not states of the container but of our work on it: a verb begins them and
 //! gets a guard, or is refused. Verbs never queue behind each other.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use cricket_proto::records;
 use cricket_proto::runtime::{self, ContainerConfig};
-use protobuf::MessageField;
 
 use crate::containerd::Exit;
 use crate::error::{Error, Result};
@@ -88,22 +87,6 @@ impl Container {
         }
     }
 
-    /// The record that goes into containerd.
-    pub fn record(&self) -> records::Container {
-        records::Container {
-            sandbox_id: self.sandbox_id.to_string(),
-            config: MessageField::some(self.config.clone()),
-            image_id: self.image_id.clone(),
-            log_path: self.log_path.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned(),
-            stop_signal: self.stop_signal,
-            created_at: self.created_at,
-            uid: self.user.0,
-            gid: self.user.1,
-            supplemental_groups: self.user.2.clone(),
-            ..Default::default()
-        }
-    }
-
     /// What it does now.
     pub fn state(&self) -> ContainerState {
         self.inner.lock().state.clone()
@@ -156,29 +139,16 @@ impl Container {
         Ok(Removing { container: self })
     }
 
-    /// An exit was seen. Whoever gets `true` settles it: nobody else will. `false`: it is settled, being settled, or
+    /// An exit was seen. Whoever gets the guard settles it: nobody else will. `None`: it is settled, being settled, or
     /// the start verb will take it up when it is through.
-    pub fn begin_settle(&self, exit: Exit) -> bool {
+    pub fn begin_settle(&self, exit: Exit) -> Option<Settling<'_>> {
         let mut inner = self.inner.lock();
         if inner.starting {
             inner.early_exit = Some(exit);
-            return false;
+            return None;
         }
-        let running = inner.state.may_run();
-        running && !std::mem::replace(&mut inner.settling, true)
-    }
-
-    /// It ended. Wakes everybody in [`Container::wait_exited`].
-    pub fn set_exited(&self, ended: Ended) {
-        let mut inner = self.inner.lock();
-        inner.state = ContainerState::Exited(ended);
-        inner.settling = false;
-        self.changed.notify_all();
-    }
-
-    /// Its task is not to be found out about.
-    pub fn set_unknown(&self) {
-        self.inner.lock().state = ContainerState::Unknown;
+        let free = inner.state.may_run() && !std::mem::replace(&mut inner.settling, true);
+        free.then_some(Settling { container: self, exit })
     }
 
     /// The kernel killed something in it for want of memory.
@@ -211,6 +181,14 @@ impl Container {
         self.inner.lock().signalled = false;
     }
 
+    /// Blocks while a start is in progress, or until `deadline` (none: for ever).
+    pub fn wait_started(&self, deadline: Option<Instant>) {
+        let mut inner = self.inner.lock();
+        while inner.starting && deadline.is_none_or(|d| d > Instant::now()) {
+            inner = self.changed.wait_until(inner, deadline);
+        }
+    }
+
     /// Blocks until no process lives in it, or until `deadline` (none: for ever). Tells which.
     pub fn wait_exited(&self, deadline: Option<Instant>) -> bool {
         let mut inner = self.inner.lock();
@@ -224,21 +202,54 @@ impl Container {
     }
 }
 
+/// An exit that is being settled; dropping it without an outcome lets somebody else try.
+#[derive(Debug)]
+pub struct Settling<'a> {
+    container: &'a Container,
+    exit: Exit,
+}
+
+impl Settling<'_> {
+    /// Whose exit.
+    pub fn container(&self) -> &Container {
+        self.container
+    }
+
+    /// As it was seen.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// It ended. Wakes everybody in [`Container::wait_exited`].
+    pub fn exited(self, ended: Ended) {
+        self.container.inner.lock().state = ContainerState::Exited(ended);
+        self.container.changed.notify_all();
+    }
+}
+
+impl Drop for Settling<'_> {
+    fn drop(&mut self) {
+        self.container.inner.lock().settling = false;
+    }
+}
+
 /// A start in progress; dropping it without an outcome leaves the state as it was.
 #[derive(Debug)]
 pub struct Starting<'a> {
     container: &'a Container,
 }
 
-impl Starting<'_> {
+impl<'a> Starting<'a> {
     /// It runs. An exit that was seen meanwhile comes back: the caller settles it.
-    pub fn running(self, pid: u32, started_at: i64) -> Option<Exit> {
-        let mut inner = self.container.inner.lock();
-        inner.state = ContainerState::Running { pid, started_at };
-        inner.starting = false;
-        let exit = inner.early_exit.take();
-        inner.settling = exit.is_some();
-        exit
+    pub fn running(self, pid: u32, started_at: i64) -> Option<Settling<'a>> {
+        let container = self.container;
+        let exit = {
+            let mut inner = container.inner.lock();
+            inner.state = ContainerState::Running { pid, started_at };
+            inner.early_exit.take()
+        };
+        drop(self);
+        exit.and_then(|exit| container.begin_settle(exit))
     }
 
     /// It could not be started.
@@ -246,13 +257,13 @@ impl Starting<'_> {
         let mut inner = self.container.inner.lock();
         inner.state = ContainerState::Exited(ended);
         inner.early_exit = None;
-        self.container.changed.notify_all();
     }
 }
 
 impl Drop for Starting<'_> {
     fn drop(&mut self) {
         self.container.inner.lock().starting = false;
+        self.container.changed.notify_all();
     }
 }
 
@@ -314,8 +325,11 @@ mod tests {
         for state in states() {
             let may = state.may_run();
             let container = in_state(state);
-            assert_eq!(container.begin_settle(EXIT), may);
-            assert!(!container.begin_settle(EXIT), "twice");
+            let settling = container.begin_settle(EXIT);
+            assert_eq!(settling.is_some(), may);
+            assert!(container.begin_settle(EXIT).is_none(), "twice");
+            drop(settling);
+            assert_eq!(container.begin_settle(EXIT).is_some(), may, "given up");
         }
     }
 
@@ -325,10 +339,11 @@ mod tests {
         let starting = container.begin_start().unwrap();
         assert_eq!(container.begin_start().map_err(|e| e.kind()).err(), Some(Kind::FailedPrecondition));
         assert_eq!(container.begin_remove().map_err(|e| e.kind()).err(), Some(Kind::FailedPrecondition));
-        assert!(!container.begin_settle(EXIT));
-        assert_eq!(starting.running(7, 1), Some(EXIT));
-        assert!(!container.begin_settle(EXIT), "the starter settles it");
-        container.set_exited(Ended::exit(1, EXIT, false));
+        assert!(container.begin_settle(EXIT).is_none());
+        let settling = starting.running(7, 1).unwrap();
+        assert_eq!(settling.exit(), EXIT);
+        assert!(container.begin_settle(EXIT).is_none(), "the starter settles it");
+        settling.exited(Ended::exit(1, EXIT, false));
         assert!(container.wait_exited(None));
     }
 

@@ -1,7 +1,8 @@
-//! What a container does now, and how it ended. Pure: what changes it is in `container`.
+//! What a container does now, and how it ended. What changes it is in `container`.
 
 use cricket_proto::{records, runtime};
 
+use crate::clock;
 use crate::containerd::Exit;
 
 /// Exit code of a container whose start failed.
@@ -51,7 +52,9 @@ impl Ended {
             (_, false) => "Error",
         };
         let code = i32::try_from(exit.code).unwrap_or(UNSEEN);
-        Ended { started_at, finished_at: exit.at, code, reason: reason.into(), message: String::new() }
+        // A shim that lost the time says 0, which would read as "never ended".
+        let at = if exit.at > 0 { exit.at } else { clock::now() };
+        Ended { started_at, finished_at: at.max(started_at), code, reason: reason.into(), message: String::new() }
     }
 
     /// Could not be started.

@@ -70,6 +70,11 @@ impl<V> Store<V> {
         }
     }
 
+    /// The object with exactly this id: for ids that no person typed.
+    pub fn exact(&self, id: &str) -> Option<Arc<V>> {
+        self.inner.lock().by_id.get(id).map(|entry| entry.value.clone())
+    }
+
     /// As [`Store::get`], with a missing object as `None`.
     ///
     /// # Errors
@@ -159,5 +164,6 @@ mod tests {
         assert_eq!(kind(store.get("a")), Some(Kind::InvalidArgument));
         assert_eq!(kind(store.get("")), Some(Kind::InvalidArgument));
         assert!(store.find("x").unwrap().is_none());
+        assert!(store.exact("a").is_none() && store.exact("abc").is_some());
     }
 }

@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use cricket_proto::records;
-use cricket_proto::runtime::{NamespaceMode, NamespaceOption, PodSandboxConfig};
+use cricket_proto::runtime::{NamespaceOption, PodSandboxConfig};
 use protobuf::MessageField;
 
+use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::ids::SandboxId;
-use crate::sync::Mutex;
+use crate::sync::{Condvar, Mutex};
 
 /// Whether a sandbox can take containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,20 @@ pub struct Sandbox {
     pub netns: Option<PathBuf>,
     /// Addresses, the primary one first; none with the host's network.
     pub ips: Vec<IpAddr>,
-    state: Mutex<SandboxState>,
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+/// What changes.
+#[derive(Debug)]
+struct Inner {
+    state: SandboxState,
+    /// Containers that are being created or started in it.
+    joining: usize,
+    /// It is being stopped or removed.
+    ending: bool,
+    /// Everything it held on the machine was given back.
+    down: bool,
 }
 
 impl Sandbox {
@@ -53,7 +67,8 @@ impl Sandbox {
             created_at: record.created_at,
             netns: Some(&record.netns_path).filter(|p| !p.is_empty()).map(PathBuf::from),
             ips: record.ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
-            state: Mutex::new(state),
+            inner: Mutex::new(Inner { state, joining: 0, ending: false, down: false }),
+            changed: Condvar::new(),
         }
     }
 
@@ -77,31 +92,83 @@ impl Sandbox {
 
     /// Whether it can take containers.
     pub fn state(&self) -> SandboxState {
-        *self.state.lock()
+        self.inner.lock().state
     }
 
-    /// It is being stopped: no new container may join. Idempotent.
-    pub fn set_not_ready(&self) {
-        *self.state.lock() = SandboxState::NotReady;
-    }
-
+    /// A container is being created or started in it: until the guard is dropped, a stop waits.
+    ///
     /// # Errors
     /// `FailedPrecondition` unless it is ready.
-    pub fn must_be_ready(&self) -> Result<()> {
-        match self.state() {
-            SandboxState::Ready => Ok(()),
-            SandboxState::NotReady => Err(Error::precondition(format!("pod sandbox {} is not ready", self.id))),
+    pub fn join(&self) -> Result<Joining<'_>> {
+        let mut inner = self.inner.lock();
+        match inner.state {
+            SandboxState::Ready => inner.joining += 1,
+            SandboxState::NotReady => {
+                return Err(Error::precondition(format!("pod sandbox {} is not ready", self.id)));
+            }
         }
+        Ok(Joining { sandbox: self })
+    }
+
+    /// Begins to stop or remove it: from now on nothing joins. Blocks until what is joining has joined, and another end
+    /// in progress is over.
+    ///
+    /// # Errors
+    /// What [`Call::check`] says when that takes too long; it stays not ready.
+    pub fn begin_end(&self, call: &Call) -> Result<Ending<'_>> {
+        let mut inner = self.inner.lock();
+        let was_ready = std::mem::replace(&mut inner.state, SandboxState::NotReady) == SandboxState::Ready;
+        while inner.joining > 0 || inner.ending {
+            call.check()?;
+            inner = self.changed.wait_until(inner, call.deadline());
+        }
+        inner.ending = true;
+        Ok(Ending { sandbox: self, was_ready })
     }
 
     /// The namespace options of the request; absent ones are the CRI's defaults.
     pub fn namespaces(&self) -> NamespaceOption {
         namespace_options(&self.config)
     }
+}
 
-    /// Whether the pod lives in the host's network.
-    pub fn host_network(&self) -> bool {
-        self.namespaces().network == NamespaceMode::NODE.into()
+/// A container on its way into a sandbox.
+#[derive(Debug)]
+pub struct Joining<'a> {
+    sandbox: &'a Sandbox,
+}
+
+impl Drop for Joining<'_> {
+    fn drop(&mut self) {
+        self.sandbox.inner.lock().joining -= 1;
+        self.sandbox.changed.notify_all();
+    }
+}
+
+/// The end of a sandbox in progress; only one at a time.
+#[derive(Debug)]
+pub struct Ending<'a> {
+    sandbox: &'a Sandbox,
+    /// It was ready until now.
+    pub was_ready: bool,
+}
+
+impl Ending<'_> {
+    /// Whether an earlier end gave everything back.
+    pub fn is_down(&self) -> bool {
+        self.sandbox.inner.lock().down
+    }
+
+    /// Everything it held on the machine was given back.
+    pub fn set_down(&self) {
+        self.sandbox.inner.lock().down = true;
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.sandbox.inner.lock().ending = false;
+        self.sandbox.changed.notify_all();
     }
 }
 
@@ -122,4 +189,36 @@ pub fn reserved_name(config: &PodSandboxConfig) -> Result<String> {
         }
     }
     Ok(format!("{}_{}_{}_{}", metadata.name, metadata.namespace, metadata.uid, metadata.attempt))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use std::time::Duration;
+
+    #[test]
+    fn an_end_waits_for_what_joins_and_lets_nothing_more_in() {
+        let sandbox = Sandbox::ready(&records::Sandbox::default());
+        let joined = sandbox.join().unwrap();
+        let late = sandbox.begin_end(&Call::within(Duration::ZERO));
+        assert_eq!(late.map(drop).map_err(|e| e.kind()), Err(Kind::DeadlineExceeded));
+        assert_eq!(sandbox.join().map(drop).map_err(|e| e.kind()), Err(Kind::FailedPrecondition));
+        std::thread::scope(|scope| {
+            let end = scope.spawn(|| sandbox.begin_end(&Call::unbounded()).map(|e| e.was_ready));
+            drop(joined);
+            assert!(!end.join().unwrap().unwrap(), "the first try had made it not ready");
+        });
+    }
+
+    #[test]
+    fn one_end_at_a_time() {
+        let sandbox = Sandbox::ready(&records::Sandbox::default());
+        let first = sandbox.begin_end(&Call::unbounded()).unwrap();
+        assert!(first.was_ready && !first.is_down());
+        assert!(sandbox.begin_end(&Call::within(Duration::ZERO)).is_err());
+        first.set_down();
+        drop(first);
+        assert!(sandbox.begin_end(&Call::unbounded()).unwrap().is_down());
+    }
 }
