@@ -11,6 +11,7 @@ use crate::monitor::Monitor;
 use crate::runtime::{Parts, Runtime};
 use crate::server::{services, Options, Server};
 use crate::stdio::{Hub, Limits};
+use crate::sys::c_core;
 use crate::sys::notify::notify;
 use crate::sys::signal::{Blocked, SIGINT, SIGTERM};
 
@@ -19,6 +20,9 @@ pub(super) fn serve(config: &Config) -> Result<()> {
     // Before there is any other thread, which would otherwise die of these signals.
     let stop = Blocked::new(&[SIGTERM, SIGINT]).context("block signals")?;
     logging::start(config.log_level);
+    if let Err(e) = c_core::assume_one_processor() {
+        log::warn!("restrict the C core's threads: {e}; it may run more of them");
+    }
     log::info!("cricket {VERSION}: containerd at {}", config.containerd.address.display());
 
     let containerd = Arc::new(Client::new(&config.containerd.address.to_string_lossy())?);

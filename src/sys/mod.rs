@@ -1,5 +1,6 @@
 //! The only room with `unsafe`: one file per kernel mechanism, each a small safe function over libc.
 
+pub mod c_core;
 pub mod epoll;
 pub mod eventfd;
 pub mod fifo;

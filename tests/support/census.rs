@@ -84,6 +84,8 @@ fn mounts(dir: &Path) -> Vec<String> {
 /// What a process holds: threads, and open files by kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holdings {
+    /// The name of the main thread.
+    pub program: String,
     /// By name.
     pub threads: Vec<String>,
     /// What they point at.
@@ -93,10 +95,17 @@ pub struct Holdings {
 }
 
 impl Holdings {
+    /// The threads that are there for ever: not the workers, and not the C core's, which have no names of their own and
+    /// so that of the program.
+    pub fn named(&self) -> Vec<&String> {
+        self.threads.iter().filter(|name| **name != self.program && *name != "worker").collect()
+    }
+
     pub fn of(pid: u32) -> Holdings {
         let proc = |rest: &str| format!("/proc/{pid}/{rest}");
-        let comm = |task: String| fs::read_to_string(proc(&format!("task/{task}/comm"))).unwrap_or_default();
-        let threads = names(Path::new(&proc("task"))).into_iter().map(|t| comm(t).trim().to_owned());
+        let comm =
+            |task: String| fs::read_to_string(proc(&format!("task/{task}/comm"))).unwrap_or_default().trim().to_owned();
+        let threads = names(Path::new(&proc("task"))).into_iter().map(comm);
         let files = names(Path::new(&proc("fd"))).into_iter();
         let files = files.filter_map(|fd| fs::read_link(proc(&format!("fd/{fd}"))).ok());
         let status = fs::read_to_string(proc("status")).expect("the process lives");
@@ -106,6 +115,6 @@ impl Holdings {
         let mut files: Vec<String> = files.map(|f| f.display().to_string()).collect();
         threads.sort();
         files.sort();
-        Holdings { threads, files, rss_bytes: rss * 1024 }
+        Holdings { program: comm(pid.to_string()), threads, files, rss_bytes: rss * 1024 }
     }
 }
