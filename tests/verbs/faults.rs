@@ -1,10 +1,10 @@
 //! Every verb, with containerd failing at each of its calls: refused, and done but the reply lost.
 
+use cricket::container;
 use cricket::containerd::fake::Fault;
+use cricket::containerd::{Containerd, SnapshotRef};
 use cricket::error::{Error, Kind, Result};
 use cricket::image::at;
-use cricket::containerd::{Containerd, SnapshotRef};
-use cricket::container;
 use cricket_proto::runtime::ContainerState;
 
 use crate::requests;

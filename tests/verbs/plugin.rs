@@ -119,7 +119,9 @@ impl Plugin {
     /// The lines of the daemon's configuration.
     pub fn settings(&self) -> String {
         let dir = self.dir.display();
-        format!("[cni]\nconf_dir = \"{dir}/conf\"\nbin_dirs = [\"{dir}/bin\"]\ncache_dir = \"{dir}/cache\"\ntimeout = 30\n")
+        format!(
+            "[cni]\nconf_dir = \"{dir}/conf\"\nbin_dirs = [\"{dir}/bin\"]\ncache_dir = \"{dir}/cache\"\ntimeout = 30\n"
+        )
     }
 }
 

@@ -28,10 +28,8 @@ pub fn on_host() -> NamespaceOption {
 
 /// RunPodSandbox.
 pub fn pod(name: &str) -> RunPodSandboxRequest {
-    let security = LinuxSandboxSecurityContext {
-        namespace_options: MessageField::some(isolated()),
-        ..Default::default()
-    };
+    let security =
+        LinuxSandboxSecurityContext { namespace_options: MessageField::some(isolated()), ..Default::default() };
     let config = PodSandboxConfig {
         metadata: MessageField::some(PodSandboxMetadata {
             name: name.into(),
@@ -59,10 +57,8 @@ pub fn namespaces(request: &mut RunPodSandboxRequest) -> &mut NamespaceOption {
 
 /// CreateContainer.
 pub fn container(pod: &str, name: &str) -> CreateContainerRequest {
-    let security = LinuxContainerSecurityContext {
-        namespace_options: MessageField::some(isolated()),
-        ..Default::default()
-    };
+    let security =
+        LinuxContainerSecurityContext { namespace_options: MessageField::some(isolated()), ..Default::default() };
     let config = ContainerConfig {
         metadata: MessageField::some(ContainerMetadata { name: name.into(), ..Default::default() }),
         image: MessageField::some(ImageSpec { image: IMAGE.into(), ..Default::default() }),
