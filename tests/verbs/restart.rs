@@ -1,1 +1,315 @@
-//! todo
+//! The daemon ends and another one takes over: what was, is.
+
+use std::fs;
+use std::path::PathBuf;
+
+use cricket::containerd::fake::Fault;
+use cricket::containerd::{Containerd, SnapshotRef};
+use cricket::ids::SandboxId;
+use cricket::store::record::{self, Durability};
+use cricket::sys::{mount, namespace};
+use cricket_proto::records::{self, sandbox::Phase};
+use cricket_proto::runtime::{ContainerState, ContainerStatus, PodSandboxState, PodSandboxStatus};
+
+use crate::requests::{self, namespaces, on_host};
+use crate::world::{call, World};
+
+/// Two pods, one stopped, and a container in every state.
+struct Node {
+    pods: Vec<String>,
+    containers: Vec<String>,
+}
+
+impl Node {
+    fn new(world: &World) -> Self {
+        let (pod, running) = world.running("running");
+        let start = |name: &str| {
+            let id = world.container(&pod, name);
+            world.start(&id).expect("start");
+            id
+        };
+        let (failed, killed) = (start("failed"), start("killed"));
+        world.exit(&failed, 3);
+        world.sync_events(&killed);
+        world.exit(&killed, 137);
+        let broken = world.container(&pod, "broken");
+        world.fake.fail_at(4, Fault::Refused);
+        world.start(&broken).expect_err("a fault");
+        let created = world.container(&pod, "created");
+        let stopped = world.pod("stopped");
+        world.stop_pod(&stopped).expect("stop");
+        Node { pods: vec![pod, stopped], containers: vec![running, failed, killed, broken, created] }
+    }
+
+    fn see(&self, world: &World) -> (Vec<PodSandboxStatus>, Vec<ContainerStatus>) {
+        let pods = self.pods.iter().map(|id| world.pod_status(id)).collect();
+        (pods, self.containers.iter().map(|id| world.status(id)).collect())
+    }
+}
+
+#[test]
+fn everything_comes_back_as_it_was() {
+    let mut world = World::new();
+    let node = Node::new(&world);
+    let (seen, left) = (node.see(&world), world.leftovers());
+    assert_eq!(seen.0[0].state.enum_value(), Ok(PodSandboxState::SANDBOX_READY));
+    assert!(!seen.0[0].network.ip.is_empty());
+    let states: Vec<ContainerState> = seen.1.iter().map(|s| s.state.enum_value().unwrap()).collect();
+    use ContainerState::{CONTAINER_CREATED, CONTAINER_EXITED, CONTAINER_RUNNING};
+    assert_eq!(states, [CONTAINER_RUNNING, CONTAINER_EXITED, CONTAINER_EXITED, CONTAINER_EXITED, CONTAINER_CREATED]);
+    for _ in 0..2 {
+        world.restart();
+        assert_eq!(node.see(&world), seen);
+        assert_eq!(world.leftovers(), left);
+    }
+    // It all works on.
+    assert!(world.run(world.request("running")).is_err(), "names are taken");
+    assert!(world.create(requests::container(&node.pods[0], "failed")).is_err());
+    world.exit(&node.containers[0], 5);
+    assert_eq!(world.status(&node.containers[0]).exit_code, 5);
+    world.start(&node.containers[4]).expect("start what was created before");
+    for pod in &node.pods {
+        world.remove_pod(pod).expect("remove");
+    }
+    world.assert_clean(&["running", "stopped"]);
+}
+
+#[test]
+fn a_containerd_that_fails_during_recovery_is_asked_again() {
+    for fault in [Fault::Refused, Fault::LostReply] {
+        // Each call of the first session, and a few beyond it.
+        for n in 1..=16 {
+            let mut world = World::new();
+            let (_, id) = world.running("a");
+            let (_, ended) = world.running("b");
+            let created = world.container(&world.pod("c"), "c");
+            world.shut_down();
+            world.fake.exit(&ended, None, 3);
+            world.fake.fail_at(n, fault);
+            world.boot();
+            world.await_exit(&ended);
+            let codes = [&id, &ended].map(|id| world.status(id).exit_code);
+            assert_eq!(codes, [0, 3], "{fault:?} at call {n}");
+            assert_eq!(world.state(&id), ContainerState::CONTAINER_RUNNING, "{fault:?} at call {n}");
+            world.start(&created).expect("start");
+            world.exit(&id, 4);
+            for name in ["a", "b", "c"] {
+                let pod = world.sandboxes.list().into_iter().find(|p| p.config.metadata.name == name).expect(name);
+                world.remove_pod(pod.id.as_str()).expect("remove");
+            }
+            world.assert_clean(&["a", "b", "c"]);
+        }
+    }
+}
+
+#[test]
+fn what_ended_meanwhile_has_its_code() {
+    let mut world = World::new();
+    let (pod, id) = world.running("a");
+    let started_at = world.status(&id).started_at;
+    world.shut_down();
+    world.fake.exit(&id, None, 6);
+    world.boot();
+    world.await_exit(&id);
+    let status = world.status(&id);
+    assert_eq!((status.exit_code, status.reason.as_str(), status.started_at), (6, "Error", started_at));
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
+}
+
+#[test]
+fn an_exit_that_was_recorded_before_its_task_could_be_deleted() {
+    let mut world = World::new();
+    let (pod, id) = world.running("a");
+    world.sync_events(&id);
+    // The task survives its exit, as when the shim hangs.
+    world.fake.fail_at(1, Fault::Refused);
+    world.exit(&id, 137);
+    let status = world.status(&id);
+    assert_eq!(status.reason, "OOMKilled");
+    assert!(world.leftovers().contains(&format!("task:{id}")));
+    world.restart();
+    assert_eq!(world.status(&id), status);
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
+}
+
+#[test]
+fn a_task_that_disappeared_was_ended_unseen() {
+    let mut world = World::new();
+    let (_, id) = world.running("a");
+    world.shut_down();
+    world.fake.exit(&id, None, 6);
+    world.fake.delete_task(&call(), &id, None).expect("somebody deletes it");
+    world.boot();
+    let status = world.status(&id);
+    assert_eq!((status.exit_code, status.reason.as_str()), (255, "Unknown"));
+}
+
+#[test]
+fn a_start_that_was_cut_short_can_be_repeated() {
+    let mut world = World::new();
+    let pod = world.pod("a");
+    let id = world.container(&pod, "a");
+    world.shut_down();
+    let task = cricket::containerd::NewTask { id: id.clone(), ..Default::default() };
+    world.fake.create_task(&call(), &task).expect("a task that was never started");
+    world.boot();
+    assert_eq!(world.state(&id), ContainerState::CONTAINER_CREATED);
+    world.start(&id).expect("start");
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
+}
+
+/// The record of a sandbox on disk.
+fn record_file(world: &World, pod: &str) -> PathBuf {
+    world.layout.sandbox_record(&SandboxId::from_record(pod))
+}
+
+#[test]
+fn a_half_made_sandbox_is_undone() {
+    let mut world = World::new();
+    let pod = world.pod("a");
+    let file = record_file(&world, &pod);
+    let mut record: records::Sandbox = record::read(&file).expect("readable").expect("there");
+    world.shut_down();
+    record.phase = Phase::PREPARING.into();
+    record::write(&file, &record, Durability::Memory).expect("write");
+    world.boot();
+    assert!(world.sandboxes.list().is_empty());
+    assert_eq!(world.cni.ran(), [format!("ADD {pod}"), format!("DEL {pod}")]);
+    world.assert_clean(&["a"]);
+}
+
+#[test]
+fn a_sandbox_whose_record_was_not_written_yet_is_undone() {
+    let mut world = World::new();
+    let at = world.dir.path().to_owned();
+    for dir in ["root/sandboxes/0123", "state/sandboxes/0123"] {
+        fs::create_dir_all(at.join(dir)).expect("make a directory");
+    }
+    world.restart();
+    world.assert_clean(&["a"]);
+}
+
+/// What a boot does: namespaces, mounts, everything volatile and all processes are gone.
+fn reboot(world: &mut World) {
+    let pods: Vec<_> = world.sandboxes.list();
+    world.shut_down();
+    let at = world.dir.path();
+    for pod in pods {
+        let state = at.join("state/sandboxes").join(pod.id.as_str());
+        for pin in [at.join(format!("netns/cricket-{}", pod.id)), state.join("ipc"), state.join("uts")] {
+            namespace::unpin(&pin).expect("unpin");
+        }
+        mount::detach(&state.join("shm")).expect("unmount");
+    }
+    fs::remove_dir_all(at.join("state")).expect("remove the state");
+    fs::remove_dir_all(at.join("netns")).ok(); // pods of the host's network made none
+    for task in world.fake.tasks(&call()).expect("tasks") {
+        world.fake.exit(&task.id, None, 255);
+        world.fake.delete_task(&call(), &task.id, None).expect("delete");
+    }
+    world.boot();
+}
+
+#[test]
+fn after_a_reboot_nothing_runs_and_everything_can_be_removed() {
+    let mut world = World::new();
+    let (pod, id) = world.running("a");
+    let created = world.container(&pod, "created");
+    let before = world.pod_status(&pod);
+    reboot(&mut world);
+    let status = world.pod_status(&pod);
+    assert_eq!(status.state.enum_value(), Ok(PodSandboxState::SANDBOX_NOTREADY));
+    assert_eq!((status.created_at, status.network.ip.as_str()), (before.created_at, ""));
+    let (ended, waiting) = (world.status(&id), world.status(&created));
+    assert_eq!((ended.exit_code, ended.reason.as_str()), (255, "Unknown"));
+    assert_eq!(waiting.state.enum_value(), Ok(ContainerState::CONTAINER_CREATED));
+    assert!(world.start(&created).is_err());
+    world.stop_pod(&pod).expect("stop");
+    assert_eq!(world.cni.ran().last(), Some(&format!("DEL {pod}")), "its addresses are given back");
+    assert_eq!(world.cni.last_netns(), "");
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
+}
+
+#[test]
+fn after_a_reboot_a_pod_of_the_hosts_network_is_not_ready_either() {
+    let mut world = World::new();
+    let mut request = world.request("a");
+    *namespaces(&mut request) = on_host();
+    let pod = world.run(request).expect("run");
+    world.restart();
+    assert_eq!(world.pod_status(&pod).state.enum_value(), Ok(PodSandboxState::SANDBOX_READY));
+    reboot(&mut world);
+    assert_eq!(world.pod_status(&pod).state.enum_value(), Ok(PodSandboxState::SANDBOX_NOTREADY));
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
+}
+
+#[test]
+fn what_has_no_record_is_swept() {
+    let mut world = World::new();
+    let (pod, id) = world.running("a");
+    let before = world.leftovers();
+    let at = world.dir.path().to_owned();
+    for dir in ["root/containers/feed", "state/containers/feed/io"] {
+        fs::create_dir_all(at.join(dir)).expect("make a directory");
+    }
+    fs::write(at.join("root/containers/feed/status"), "x").expect("write");
+    let own = SnapshotRef { snapshotter: "overlayfs", key: "feed" };
+    let labels = [("cricket/container", "feed"), ("containerd.io/gc.root", "x")];
+    let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    world.fake.prepare_snapshot(&call(), &own, "", &labels).expect("prepare");
+    let foreign = SnapshotRef { snapshotter: "overlayfs", key: "foreign" };
+    let labels = [("containerd.io/gc.root".to_owned(), "x".to_owned())].into();
+    world.fake.prepare_snapshot(&call(), &foreign, "", &labels).expect("prepare");
+    world.restart();
+    world.fake.remove_snapshot(&call(), &foreign).expect("that of others is left alone");
+    assert_eq!(world.leftovers(), before);
+    assert_eq!(world.state(&id), ContainerState::CONTAINER_RUNNING);
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
+}
+
+#[test]
+fn containers_without_a_sandbox_can_be_removed() {
+    let mut world = World::new();
+    let (first, a) = world.running("a");
+    let second = world.pod("b");
+    let b = world.container(&second, "a");
+    world.shut_down();
+    for pod in [&first, &second] {
+        fs::remove_file(world.dir.path().join(format!("root/sandboxes/{pod}/record"))).expect("remove a record");
+    }
+    world.boot();
+    assert!(world.sandboxes.list().is_empty());
+    for id in [&a, &b] {
+        world.remove(id).expect("remove");
+    }
+    assert!(world.containers.list().is_empty());
+    assert!(!world.leftovers().iter().any(|l| l.starts_with("container:") || l.starts_with("snapshot:")));
+}
+
+#[test]
+fn a_snapshotter_that_is_not_there_does_not_keep_the_daemon_from_serving() {
+    let mut world =
+        World::with("[runtime.runc]\n[runtime.kata]\ntype = \"io.containerd.kata.v2\"\nsnapshotter = \"absent\"\n");
+    let (_, id) = world.running("a");
+    world.restart();
+    assert_eq!(world.state(&id), ContainerState::CONTAINER_RUNNING);
+}
+
+#[test]
+fn a_damaged_record_harms_nobody_else() {
+    let mut world = World::new();
+    let (_, id) = world.running("a");
+    let broken = world.pod("b");
+    let file = record_file(&world, &broken);
+    world.shut_down();
+    fs::write(file, [0xff; 40]).expect("damage the record");
+    world.boot();
+    assert_eq!(world.state(&id), ContainerState::CONTAINER_RUNNING);
+    assert_eq!(world.sandboxes.list().len(), 1);
+}

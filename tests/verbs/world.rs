@@ -29,7 +29,7 @@ use crate::plugin::Plugin;
 use crate::requests::{self, IMAGE};
 
 /// Only a failing test waits so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Everything one test has. Dropping it takes down whatever is there.
 pub struct World {
@@ -40,6 +40,8 @@ pub struct World {
     running: Option<Running>,
     /// What the image is in containerd.
     image: Vec<String>,
+    /// How many calls its import took.
+    importing: usize,
 }
 
 /// One life of the daemon.
@@ -69,8 +71,8 @@ impl World {
         import_image(&fake, dir.path());
         fake.collect_garbage_always();
         fs::create_dir(dir.path().join("logs")).expect("make the log directory");
-        let image = fake.leftovers();
-        let mut world = World { fake, cni, dir, config, running: None, image };
+        let (image, importing) = (fake.leftovers(), fake.calls().len());
+        let mut world = World { fake, cni, dir, config, running: None, image, importing };
         world.boot();
         world
     }
@@ -188,9 +190,9 @@ impl World {
         eventually("the monitor is through", || container.saw_oom());
     }
 
-    /// How often containerd was asked this.
+    /// How often containerd was asked this since there is a daemon.
     pub fn count(&self, call: &str) -> usize {
-        self.fake.calls().iter().filter(|name| **name == call).count()
+        self.fake.calls().iter().skip(self.importing).filter(|name| **name == call).count()
     }
 
     /// Everything there is beside the image: in containerd, on disk, mounted, attached to the network, sorted.
