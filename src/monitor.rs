@@ -97,6 +97,7 @@ impl Shared {
         image::load::refresh_all(&image::at(rt), &call)?;
         if *recovered {
             recover::reconcile(rt, &call)?;
+            log::info!("containerd answers again; containers are reconciled");
         } else {
             recover::recover(rt, &call)?;
             *recovered = true;
