@@ -1,7 +1,8 @@
 //! `cricket import`: images from a file, without a registry and without a running daemon.
 
-use std::fs;
+use std::fs::DirBuilder;
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use super::logging;
@@ -18,7 +19,8 @@ pub(super) fn import(config: &Config, file: &Path, name: Option<&str>) -> Result
     let containerd = Client::new(&config.containerd.address.to_string_lossy())?;
     let call = Call::unbounded();
     containerd.ensure_namespace(&call)?;
-    fs::create_dir_all(&config.root).with_context(|| format!("make {}", config.root.display()))?;
+    let made = DirBuilder::new().mode(0o711).recursive(true).create(&config.root);
+    made.with_context(|| format!("make {}", config.root.display()))?;
     let store = ImageStore::new();
     let images = Images { containerd: &containerd, store: &store, snapshotter: &config.containerd.snapshotter };
     let imported = import::import(&images, &call, file, &config.root, name);

@@ -1,7 +1,8 @@
 //! Records on disk: a protobuf message in a file that is replaced whole.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use protobuf::Message;
@@ -17,7 +18,8 @@ pub enum Durability {
     Memory,
 }
 
-/// Replaces the record at `path` in one step: a reader sees the old one or the new one, whole.
+/// Replaces the record at `path` in one step: a reader sees the old one or the new one, whole. Only root may read it:
+/// annotations of a pod are nobody else's business.
 pub fn write(path: &Path, record: &impl Message, durability: Durability) -> Result<()> {
     let bytes = record.write_to_bytes().map_err(|e| Error::caused(Kind::Internal, "encode record", e))?;
     replace(path, &bytes, durability).with_context(|| format!("write record {}", path.display()))
@@ -25,7 +27,7 @@ pub fn write(path: &Path, record: &impl Message, durability: Durability) -> Resu
 
 fn replace(path: &Path, bytes: &[u8], durability: Durability) -> std::io::Result<()> {
     let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     if durability == Durability::Disk {
         file.sync_data()?;
@@ -57,6 +59,7 @@ pub fn read<M: Message>(path: &Path) -> Result<Option<M>> {
 mod tests {
     use super::*;
     use cricket_proto::records::ContainerStatus;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn what_is_written_is_read_and_damage_is_told() {
@@ -68,6 +71,7 @@ mod tests {
         for durability in [Durability::Disk, Durability::Memory] {
             write(&path, &status, durability).unwrap();
             assert_eq!(read::<ContainerStatus>(&path).unwrap(), Some(status.clone()));
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
         fs::write(&path, [0xff, 0xff, 0xff]).unwrap();
         assert_eq!(read::<ContainerStatus>(&path).map_err(|e| e.kind()), Err(Kind::Internal));
