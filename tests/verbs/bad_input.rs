@@ -190,6 +190,13 @@ fn container_cases() -> Vec<Case<CreateContainerRequest>> {
             InvalidArgument,
             "without run_as_user",
         ),
+    ]
+}
+
+/// What a container may not be, or not yet.
+fn confinement_cases() -> Vec<Case<CreateContainerRequest>> {
+    use Kind::{InvalidArgument, Unimplemented};
+    vec![
         (
             "seccomp",
             Box::new(|r| security(r).seccomp = profile(ProfileType::RuntimeDefault, "")),
@@ -229,7 +236,7 @@ fn create_container() {
     let world = World::new();
     let pod = world.pod("a");
     let before = world.leftovers();
-    for (case, bend, kind, text) in container_cases() {
+    for (case, bend, kind, text) in container_cases().into_iter().chain(confinement_cases()) {
         let mut request = requests::container(&pod, "a");
         bend(&mut request);
         println!("{case}");
