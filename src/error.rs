@@ -1,6 +1,7 @@
 //! The one error type: its [`Kind`] is the gRPC code, its message says what we were doing and what went wrong.
 
 use std::fmt;
+use std::io::ErrorKind;
 
 /// What kind of failure this is. One to one with the gRPC status codes that cricket answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -156,7 +157,8 @@ impl<T> Idempotent for Result<T> {
 impl Idempotent for std::io::Result<()> {
     fn or_gone(self) -> Result<()> {
         match self {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+            // A path through something that is no directory leads to nothing either.
+            Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Err(e.into()),
             _ => Ok(()),
         }
     }

@@ -183,7 +183,14 @@ fn sweep(rt: &Runtime, call: &Call, records: &[Record]) -> Result<()> {
     }
     let snapshotters: HashSet<&str> = rt.config.runtimes.values().map(|h| rt.config.snapshotter(h)).collect();
     for snapshotter in snapshotters {
-        for snapshot in rt.containerd.snapshots(call, snapshotter)? {
+        let snapshots = match rt.containerd.snapshots(call, snapshotter) {
+            Err(e) if e.kind() != Kind::Unavailable => {
+                log::warn!("snapshotter {snapshotter}: {e}");
+                continue;
+            }
+            snapshots => snapshots?,
+        };
+        for snapshot in snapshots {
             if snapshot.labels.contains_key(OWN_SNAPSHOT) && !whole.contains(snapshot.key.as_str()) {
                 log::info!("removing snapshot {}: its container has no record", snapshot.key);
                 let at = SnapshotRef { snapshotter, key: &snapshot.key };

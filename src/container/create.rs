@@ -57,6 +57,9 @@ pub fn create(rt: &Runtime, call: &Call, request: CreateContainerRequest) -> Res
     let joined = sandbox.join()?;
     let config = request.config.into_option().ok_or_else(|| Error::invalid("request has no container config"))?;
     let name = reserved_name(&config, &sandbox.config.metadata)?;
+    if config.image.image.is_empty() {
+        return Err(Error::invalid("container config names no image"));
+    }
     let image = rt.images.get(&config.image.image).map_err(|e| match e.kind() {
         Kind::NotFound => e.context("the image must be pulled or imported first"),
         _ => e,

@@ -142,13 +142,12 @@ fn refuse_control_characters(config: &PodSandboxConfig, hostname: &str) -> Resul
 /// Refuses what a sandbox without a process, or this version, cannot do.
 fn check_namespaces(config: &PodSandboxConfig, options: &NamespaceOption) -> Result<()> {
     let asked = config.linux.security_context.namespace_options.is_some();
-    if options.network == NamespaceMode::CONTAINER.into() || options.network == NamespaceMode::TARGET.into() {
-        return Err(Error::invalid("namespace mode of the network: must be POD or NODE"));
+    for (what, mode) in [("the network", options.network), ("ipc", options.ipc)] {
+        if !matches!(mode.enum_value(), Ok(NamespaceMode::POD | NamespaceMode::NODE)) {
+            return Err(Error::invalid(format!("namespace mode of {what}: must be POD or NODE")));
+        }
     }
-    if options.ipc == NamespaceMode::CONTAINER.into() || options.ipc == NamespaceMode::TARGET.into() {
-        return Err(Error::invalid("namespace mode of ipc: must be POD or NODE"));
-    }
-    if asked && options.pid == NamespaceMode::TARGET.into() {
+    if matches!(options.pid.enum_value(), Ok(NamespaceMode::TARGET) | Err(_)) {
         return Err(Error::invalid("namespace mode of pid: a sandbox has no target, must be POD, CONTAINER or NODE"));
     }
     // Without any options, crictl and other simple clients get a PID namespace for each container.

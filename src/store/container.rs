@@ -148,7 +148,8 @@ impl Container {
             return None;
         }
         let free = inner.state.may_run() && !std::mem::replace(&mut inner.settling, true);
-        free.then_some(Settling { container: self, exit })
+        // Not then_some: a guard that is not handed out must not be made, for its drop takes the lock.
+        free.then(|| Settling { container: self, exit })
     }
 
     /// The kernel killed something in it for want of memory.

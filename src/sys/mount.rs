@@ -38,7 +38,7 @@ pub fn detach(target: &Path) -> io::Result<()> {
         match check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) }) {
             Ok(_) => {}
             // EINVAL: not (any more) a mount point.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => return Ok(()),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOENT | libc::ENOTDIR)) => return Ok(()),
             Err(e) => return Err(e),
         }
     }

@@ -69,6 +69,10 @@ fn pin(namespace: Namespace, path: &Path) -> io::Result<()> {
 /// it.
 pub fn unpin(path: &Path) -> Result<()> {
     mount::detach(path).with_context(|| format!("unmount {}", path.display()))?;
+    // A read-only file system refuses even the removal of what is not there.
+    if path.symlink_metadata().is_err() {
+        return Ok(());
+    }
     std::fs::remove_file(path).or_gone().with_context(|| format!("remove {}", path.display()))
 }
 

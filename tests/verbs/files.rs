@@ -130,10 +130,11 @@ fn a_pod_without_a_log_directory_logs_nothing() {
 fn a_log_stays_below_the_pods_log_directory() {
     let world = World::new();
     let pod = world.pod("a");
-    let mut request = requests::container(&pod, "a");
-    requests::config(&mut request).log_path = "/x.log".into();
-    let id = world.create(request).expect("create");
-    assert_eq!(world.status(&id).log_path, world.dir.path().join("logs/x.log").display().to_string());
+    for path in ["/x.log", "../x.log", "a/../../x.log"] {
+        let mut request = requests::container(&pod, "a");
+        requests::config(&mut request).log_path = path.into();
+        assert_refused(world.create(request), Kind::InvalidArgument, &[path, "must lie in the pod's log directory"]);
+    }
 }
 
 #[test]

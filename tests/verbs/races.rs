@@ -4,6 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use cricket::error::Kind;
+use cricket::store::SandboxState;
 use cricket_proto::runtime::ContainerState;
 
 use crate::plugin::Mood;
@@ -15,15 +16,18 @@ fn a_pod_that_is_stopped_while_its_container_starts() {
     let world = World::new();
     let pod = world.pod("a");
     let id = world.container(&pod, "a");
-    // The start waits between the task and its acknowledgement until the pod is stopped.
-    let (stopped, wait) = mpsc::channel::<()>();
-    world.fake.after("start_task", move || wait.recv_timeout(PATIENCE).expect("the pod is stopped"));
+    let (go, wait) = mpsc::channel::<()>();
+    world.fake.after("start_task", move || wait.recv_timeout(PATIENCE).expect("told to go on"));
     thread::scope(|scope| {
         let start = scope.spawn(|| world.start(&id));
         eventually("the task runs", || world.count("start_task") == 1);
-        world.stop_pod(&pod).expect("stop the pod");
-        stopped.send(()).expect("the start waits");
-        assert_refused(start.join().expect("no panic"), Kind::FailedPrecondition, &["is not ready"]);
+        let stop = scope.spawn(|| world.stop_pod(&pod));
+        eventually("the pod is not ready any more", || {
+            world.sandboxes.get(&pod).expect("it is there").state() == SandboxState::NotReady
+        });
+        go.send(()).expect("the start waits");
+        start.join().expect("no panic").expect("it was there first");
+        stop.join().expect("no panic").expect("the stop waited for it, and killed it");
     });
     world.await_exit(&id);
     assert!(!world.leftovers().iter().any(|l| l.starts_with("task:")), "nothing runs in a stopped pod");
@@ -35,14 +39,18 @@ fn a_pod_that_is_stopped_while_its_container_starts() {
 fn a_pod_that_is_removed_while_its_container_is_created() {
     let world = World::new();
     let pod = world.pod("a");
-    let (removed, wait) = mpsc::channel::<()>();
-    world.fake.after("create_container", move || wait.recv_timeout(PATIENCE).expect("the pod is removed"));
+    let (go, wait) = mpsc::channel::<()>();
+    world.fake.after("create_container", move || wait.recv_timeout(PATIENCE).expect("told to go on"));
     thread::scope(|scope| {
         let create = scope.spawn(|| world.create(requests::container(&pod, "a")));
         eventually("the record is there", || world.count("create_container") == 1);
-        world.remove_pod(&pod).expect("remove the pod");
-        removed.send(()).expect("the creation waits");
-        assert_refused(create.join().expect("no panic"), Kind::FailedPrecondition, &["is not ready"]);
+        let remove = scope.spawn(|| world.remove_pod(&pod));
+        eventually("the pod is not ready any more", || {
+            world.sandboxes.get(&pod).expect("it is there").state() == SandboxState::NotReady
+        });
+        go.send(()).expect("the creation waits");
+        create.join().expect("no panic").expect("it was there first");
+        remove.join().expect("no panic").expect("the removal waited for it, and took it along");
     });
     world.assert_clean(&["a"]);
 }
@@ -59,9 +67,9 @@ fn a_pod_is_torn_down_by_one_call_at_a_time() {
             cricket::sandbox::stop(&world, &short, requests::stop_pod(&pod))
         });
         eventually("DEL runs", || world.cni.ran().len() == 2);
-        for verb in [World::stop_pod, World::remove_pod] {
-            assert_refused(verb(&world, &pod), Kind::FailedPrecondition, &["is being stopped", "try again"]);
-        }
+        let impatient = cricket::call::Call::within(std::time::Duration::from_millis(50));
+        let second = cricket::sandbox::stop(&world, &impatient, requests::stop_pod(&pod));
+        assert_refused(second, Kind::DeadlineExceeded, &["is busy"]);
         assert_eq!(world.cni.ran().len(), 2);
         assert_refused(first.join().expect("no panic"), Kind::DeadlineExceeded, &[]);
     });

@@ -88,6 +88,10 @@ fn a_containerd_that_fails_during_recovery_is_asked_again() {
             world.fake.fail_at(n, fault);
             world.boot();
             world.await_exit(&ended);
+            if world.fake.fault_pending() {
+                // Recovery makes fewer calls than that.
+                break;
+            }
             let codes = [&id, &ended].map(|id| world.status(id).exit_code);
             assert_eq!(codes, [0, 3], "{fault:?} at call {n}");
             assert_eq!(world.state(&id), ContainerState::CONTAINER_RUNNING, "{fault:?} at call {n}");
