@@ -21,6 +21,7 @@ use crate::image::{unpack, Images};
 use crate::oci;
 use crate::oci::facts::{HandlerFacts, Namespaces};
 use crate::oci::user::User;
+use crate::reference::{looks_like_id, Reference};
 use crate::rollback::Rollback;
 use crate::runtime::Runtime;
 use crate::store::container::reserved_name;
@@ -59,6 +60,9 @@ pub fn create(rt: &Runtime, call: &Call, request: CreateContainerRequest) -> Res
     let name = reserved_name(&config, &sandbox.config.metadata)?;
     if config.image.image.is_empty() {
         return Err(Error::invalid("container config names no image"));
+    }
+    if looks_like_id(&config.image.image).is_none() {
+        Reference::parse(&config.image.image)?;
     }
     let image = rt.images.get(&config.image.image).map_err(|e| match e.kind() {
         Kind::NotFound => e.context("the image must be pulled or imported first"),

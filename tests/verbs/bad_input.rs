@@ -140,11 +140,12 @@ fn profile(kind: ProfileType, name: &str) -> protobuf::MessageField<SecurityProf
     protobuf::MessageField::some(profile)
 }
 
+fn image(name: &'static str) -> Bend<CreateContainerRequest> {
+    Box::new(move |r| config(r).image.mut_or_insert_default().image = name.into())
+}
+
 fn container_cases() -> Vec<Case<CreateContainerRequest>> {
     use Kind::{FailedPrecondition, InvalidArgument, NotFound, Unimplemented};
-    fn image(name: &'static str) -> Bend<CreateContainerRequest> {
-        Box::new(move |r| config(r).image.mut_or_insert_default().image = name.into())
-    }
     fn target(id: &'static str) -> Bend<CreateContainerRequest> {
         Box::new(move |r| {
             let options = security(r).namespace_options.mut_or_insert_default();
@@ -160,7 +161,7 @@ fn container_cases() -> Vec<Case<CreateContainerRequest>> {
         ("unknown sandbox", Box::new(|r| r.pod_sandbox_id = "0".repeat(64)), NotFound, "does not exist"),
         ("no image", Box::new(|r| config(r).image.clear()), InvalidArgument, "names no image"),
         ("empty image", image(""), InvalidArgument, "names no image"),
-        ("bad image", image("UPPER/case:1"), InvalidArgument, "image reference \"UPPER/case:1\""),
+        ("bad image", image("app:1:2"), InvalidArgument, "image reference \"UPPER/case:1\""),
         ("bad digest", image("app@sha256:12"), InvalidArgument, "image reference"),
         ("absent image", image("example.com/none:1"), NotFound, "the image must be pulled or imported first"),
         (
