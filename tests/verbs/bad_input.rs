@@ -161,7 +161,7 @@ fn container_cases() -> Vec<Case<CreateContainerRequest>> {
         ("unknown sandbox", Box::new(|r| r.pod_sandbox_id = "0".repeat(64)), NotFound, "does not exist"),
         ("no image", Box::new(|r| config(r).image.clear()), InvalidArgument, "names no image"),
         ("empty image", image(""), InvalidArgument, "names no image"),
-        ("bad image", image("app:1:2"), InvalidArgument, "image reference \"UPPER/case:1\""),
+        ("bad image", image("app:1:2"), InvalidArgument, "image reference \"app:1:2\""),
         ("bad digest", image("app@sha256:12"), InvalidArgument, "image reference"),
         ("absent image", image("example.com/none:1"), NotFound, "the image must be pulled or imported first"),
         (
