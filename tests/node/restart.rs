@@ -80,7 +80,8 @@ fn the_daemon_is_killed_and_knows_everything_again() {
         assert_eq!(node.cri.pod_status(&pod_id).expect("PodSandboxStatus").network.ip, ip);
         let mut ids: Vec<String> = node.cri.containers().expect("ListContainers").into_iter().map(|c| c.id).collect();
         let mut expected = [&counting, &polite, &ended, &never].map(Clone::clone);
-        (ids.sort(), expected.sort());
+        ids.sort();
+        expected.sort();
         assert_eq!(ids, expected);
         let status = node.cri.status(&counting);
         assert_eq!((state(&status), status.started_at), (ContainerState::CONTAINER_RUNNING, started_at));

@@ -8,7 +8,8 @@ use cricket::error::{Kind, Result};
 use cricket::sandbox;
 use cricket_proto::runtime::{
     security_profile::ProfileType, ContainerStatusRequest, CreateContainerRequest, ExecSyncRequest, NamespaceMode,
-    PodSandboxStatusRequest, ReopenContainerLogRequest, RunPodSandboxRequest, SecurityProfile, UserNamespace,
+    PodSandboxMetadata, PodSandboxStatusRequest, ReopenContainerLogRequest, RunPodSandboxRequest, SecurityProfile,
+    UserNamespace,
 };
 
 use crate::requests::{self, config, namespaces, security};
@@ -27,6 +28,10 @@ fn sysctl(name: &'static str) -> Bend<RunPodSandboxRequest> {
     })
 }
 
+fn named(request: &mut RunPodSandboxRequest) -> &mut PodSandboxMetadata {
+    pod_config(request).metadata.mut_or_insert_default()
+}
+
 fn pod_cases() -> Vec<Case<RunPodSandboxRequest>> {
     use Kind::{InvalidArgument, Unimplemented};
     fn userns(request: &mut RunPodSandboxRequest) {
@@ -36,14 +41,14 @@ fn pod_cases() -> Vec<Case<RunPodSandboxRequest>> {
     vec![
         ("no config", Box::new(|r| r.config.clear()), InvalidArgument, "request has no pod sandbox config"),
         ("no metadata", Box::new(|r| pod_config(r).metadata.clear()), InvalidArgument, "has no metadata"),
-        ("no name", Box::new(|r| pod_config(r).metadata.as_mut().unwrap().name.clear()), InvalidArgument, "no name"),
+        ("no name", Box::new(|r| named(r).name.clear()), InvalidArgument, "no name"),
         (
             "no namespace",
-            Box::new(|r| pod_config(r).metadata.as_mut().unwrap().namespace.clear()),
+            Box::new(|r| named(r).namespace.clear()),
             InvalidArgument,
             "pod sandbox metadata has no namespace",
         ),
-        ("no uid", Box::new(|r| pod_config(r).metadata.as_mut().unwrap().uid.clear()), InvalidArgument, "has no uid"),
+        ("no uid", Box::new(|r| named(r).uid.clear()), InvalidArgument, "has no uid"),
         (
             "unknown handler",
             Box::new(|r| r.runtime_handler = "kata".into()),
@@ -156,7 +161,12 @@ fn container_cases() -> Vec<Case<CreateContainerRequest>> {
     vec![
         ("no config", Box::new(|r| r.config.clear()), InvalidArgument, "request has no container config"),
         ("no metadata", Box::new(|r| config(r).metadata.clear()), InvalidArgument, "container config has no metadata"),
-        ("no name", Box::new(|r| config(r).metadata.as_mut().unwrap().name.clear()), InvalidArgument, "has no name"),
+        (
+            "no name",
+            Box::new(|r| config(r).metadata.mut_or_insert_default().name.clear()),
+            InvalidArgument,
+            "has no name",
+        ),
         ("no sandbox id", Box::new(|r| r.pod_sandbox_id.clear()), InvalidArgument, "pod sandbox id is empty"),
         ("unknown sandbox", Box::new(|r| r.pod_sandbox_id = "0".repeat(64)), NotFound, "does not exist"),
         ("no image", Box::new(|r| config(r).image.clear()), InvalidArgument, "names no image"),
@@ -191,6 +201,13 @@ fn container_cases() -> Vec<Case<CreateContainerRequest>> {
             InvalidArgument,
             "without run_as_user",
         ),
+    ]
+}
+
+/// What a container may not be, or not yet.
+fn confinement_cases() -> Vec<Case<CreateContainerRequest>> {
+    use Kind::{InvalidArgument, Unimplemented};
+    vec![
         (
             "seccomp",
             Box::new(|r| security(r).seccomp = profile(ProfileType::RuntimeDefault, "")),
@@ -230,7 +247,7 @@ fn create_container() {
     let world = World::new();
     let pod = world.pod("a");
     let before = world.leftovers();
-    for (case, bend, kind, text) in container_cases() {
+    for (case, bend, kind, text) in container_cases().into_iter().chain(confinement_cases()) {
         let mut request = requests::container(&pod, "a");
         bend(&mut request);
         println!("{case}");

@@ -70,7 +70,7 @@ fn containers_of_pods() {
     let calls = world.fake.calls().len();
     assert_eq!(containers(&world, all()), ["created", "exited", "running"]);
     assert_eq!(containers(&world, ContainerFilter { id: running[..13].into(), ..all() }), ["running"]);
-    assert_eq!(containers(&world, ContainerFilter { pod_sandbox_id: first.clone(), ..all() }), ["created", "running"]);
+    assert_eq!(containers(&world, ContainerFilter { pod_sandbox_id: first, ..all() }), ["created", "running"]);
     assert_eq!(containers(&world, ContainerFilter { pod_sandbox_id: second[..13].into(), ..all() }), ["exited"]);
     assert_eq!(containers(&world, in_state(ContainerState::CONTAINER_CREATED)), ["created"]);
     assert_eq!(containers(&world, in_state(ContainerState::CONTAINER_RUNNING)), ["running"]);

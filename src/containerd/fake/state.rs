@@ -16,12 +16,14 @@ const IDENTIFIER_BYTES: usize = 76;
 
 /// Snapshotter and key.
 pub(super) type SnapshotKey = (String, String);
+/// What happens once a call of this name has been done.
+pub(super) type After = (&'static str, Box<dyn FnOnce() + Send>);
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) calls: Vec<&'static str>,
     pub(super) fault: Option<(usize, Fault)>,
-    pub(super) after: Option<(&'static str, Box<dyn FnOnce() + Send>)>,
+    pub(super) after: Option<After>,
     pub(super) containers: BTreeMap<String, Record>,
     pub(super) snapshots: BTreeMap<SnapshotKey, Snapshot>,
     pub(super) tasks: BTreeMap<String, FakeTask>,
