@@ -38,7 +38,7 @@ fn a_hundred_pods_leave_nothing_on_the_node_or_in_the_daemon() {
     let node = Node::start();
     // Connections, caches and kept threads are there after the first pod.
     round(&node, "first");
-    let held = || Holdings::of(node.daemon_pid());
+    let held = || Holdings::at_rest(node.daemon_pid());
     let (before, held_before) = (Census::take(&node), held());
 
     let begun = Instant::now();

@@ -7,7 +7,7 @@ use std::path::Path;
 use cricket::call::Call;
 use cricket::containerd::Containerd;
 
-use crate::node::{Node, PATIENCE};
+use crate::node::{until, Node, PATIENCE};
 
 /// What there is of each kind, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +81,9 @@ fn mounts(dir: &Path) -> Vec<String> {
     points.filter(|point| Path::new(point).starts_with(dir)).map(str::to_owned).collect()
 }
 
+/// The threads of a daemon that does nothing. The C core's have no names of their own, and so that of the program.
+const AT_REST: [&str; 5] = ["cri-0", "grpc-client-0", "monitor", "stdio", "worker"];
+
 /// What a process holds: threads, and open files by kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holdings {
@@ -99,6 +102,16 @@ impl Holdings {
     /// so that of the program.
     pub fn named(&self) -> Vec<&String> {
         self.threads.iter().filter(|name| **name != self.program && *name != "worker").collect()
+    }
+
+    /// Waits until no call and no event is being worked on, and takes stock then.
+    pub fn at_rest(pid: u32) -> Holdings {
+        let mut now = Holdings::of(pid);
+        until("only the threads live that are there for ever", || {
+            now = Holdings::of(pid);
+            now.threads.iter().all(|name| *name == now.program || AT_REST.contains(&name.as_str()))
+        });
+        now
     }
 
     pub fn of(pid: u32) -> Holdings {
