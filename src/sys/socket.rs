@@ -1,8 +1,9 @@
-//! Whether somebody listens on a unix socket.
+//! Unix sockets: whether somebody listens, and connecting without ever waiting.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 /// What is at the path of a unix socket.
@@ -21,6 +22,25 @@ pub enum Listener {
 /// # Errors
 /// What is there is no stream socket, or may not be reached.
 pub fn probe(path: &Path) -> io::Result<Listener> {
+    let e = match connect(path) {
+        Ok(_) => return Ok(Listener::Live),
+        Err(e) => e,
+    };
+    match e.raw_os_error() {
+        // Its queue is full: it is busy, or hangs, but it is there.
+        Some(libc::EAGAIN | libc::EINPROGRESS) => Ok(Listener::Live),
+        // A file that is no socket is refused in the same words.
+        Some(libc::ECONNREFUSED) if is_socket(path) => Ok(Listener::Stale),
+        Some(libc::ENOENT) => Ok(Listener::Absent),
+        _ => Err(e),
+    }
+}
+
+/// A connection to the listener at `path`, on which nothing blocks; nor does this call.
+///
+/// # Errors
+/// `WouldBlock` while the listener has more callers than it accepts.
+pub fn connect(path: &Path) -> io::Result<UnixStream> {
     let (address, length) = address(path)?;
     // SAFETY: no pointers; the result is checked.
     let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) };
@@ -30,18 +50,9 @@ pub fn probe(path: &Path) -> io::Result<Listener> {
     // SAFETY: a new descriptor that nobody else knows.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: `address` is a valid `sockaddr_un` of `length` bytes that outlives the call.
-    let result = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) };
-    if result == 0 {
-        return Ok(Listener::Live);
-    }
-    let e = io::Error::last_os_error();
-    match e.raw_os_error() {
-        // Its queue is full: it is busy, or hangs, but it is there.
-        Some(libc::EAGAIN | libc::EINPROGRESS) => Ok(Listener::Live),
-        // A file that is no socket is refused in the same words.
-        Some(libc::ECONNREFUSED) if is_socket(path) => Ok(Listener::Stale),
-        Some(libc::ENOENT) => Ok(Listener::Absent),
-        _ => Err(e),
+    match unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) } {
+        0 => Ok(UnixStream::from(socket)),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
