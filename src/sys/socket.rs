@@ -36,6 +36,22 @@ pub fn probe(path: &Path) -> io::Result<Listener> {
     }
 }
 
+/// The process that listens at `path`, as this process's PID namespace numbers it.
+///
+/// # Errors
+/// `NotFound` also for a process that has no number here.
+pub fn peer_pid(path: &Path) -> io::Result<u32> {
+    let socket = connect(path)?;
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+    // SAFETY: the kernel writes at most `length` bytes into `peer`, which has as many.
+    let got =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut peer).cast(), &raw mut length) };
+    super::check(got)?;
+    u32::try_from(peer.pid).ok().filter(|pid| *pid > 0).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
 /// A connection to the listener at `path`, on which nothing blocks; nor does this call.
 ///
 /// # Errors
@@ -100,6 +116,16 @@ mod tests {
         for _ in 0..4 {
             assert_eq!(probe(&path).expect("probed"), Listener::Live);
         }
+        std::fs::remove_file(&path).expect("ours");
+    }
+
+    #[test]
+    fn a_listener_has_a_pid() {
+        let path = std::env::temp_dir().join(format!("cricket-peer-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).expect("free");
+        assert_eq!(peer_pid(&path).expect("asked"), std::process::id());
+        drop(listener);
+        assert!(peer_pid(&path).is_err());
         std::fs::remove_file(&path).expect("ours");
     }
 
