@@ -14,6 +14,10 @@ mod sync;
 #[path = "../../src/sys/mod.rs"]
 mod sys;
 
+/// For this program only: see there.
+#[global_allocator]
+static HEAP: sys::heap::Heap = sys::heap::Heap::new();
+
 fn main() -> std::process::ExitCode {
     shim::main(std::env::args().skip(1))
 }

@@ -18,6 +18,7 @@ use crate::error::{Context, Error, Result};
 use crate::sys::epoll::Epoll;
 use crate::sys::signal;
 use crate::sys::signal_fd::SignalFd;
+use crate::sys::stack;
 
 /// A shim without containers and callers ends after this time: nobody will ever call it again.
 const ALONE: Duration = Duration::from_secs(30);
@@ -120,6 +121,7 @@ impl Server {
         let mut ready = Vec::new();
         while !self.is_over() {
             let time = self.next_tick().map(|at| at.saturating_duration_since(Instant::now()));
+            stack::release();
             self.epoll.wait_at_most(&mut ready, time).context("wait")?;
             for token in &ready {
                 self.turn(*token);

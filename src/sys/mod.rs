@@ -8,6 +8,7 @@ pub mod eventfd;
 pub mod fifo;
 #[cfg(not(cricket_shim))]
 pub mod grpc_deadline;
+pub mod heap;
 pub mod lock_file;
 pub mod mount;
 pub mod namespace;
@@ -18,6 +19,7 @@ pub mod reap;
 pub mod signal;
 pub mod signal_fd;
 pub mod socket;
+pub mod stack;
 pub mod terminal;
 pub mod thread;
 pub mod watch;
