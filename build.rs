@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The rooms that the shim is made of, and its program.
-const SHIM: [&str; 7] =
-    ["shim", "src/shim", "src/stdio", "src/sys", "src/error.rs", "src/sync.rs", "Cargo.toml"];
+const SHIM: [&str; 7] = ["shim", "src/shim", "src/stdio", "src/sys", "src/error.rs", "src/sync.rs", "Cargo.toml"];
 const PROGRAM: &str = "containerd-shim-cricket-v1";
 
 fn main() {

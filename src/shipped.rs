@@ -116,7 +116,8 @@ impl Shipped {
 
     /// Removes versions that no container was made with: containerd runs the one of a container until its end.
     pub fn sweep<'a>(&self, in_use: impl Iterator<Item = &'a str>) -> Result<()> {
-        let mut kept: HashSet<PathBuf> = in_use.filter_map(|path| Path::new(path).parent().map(Path::to_owned)).collect();
+        let mut kept: HashSet<PathBuf> =
+            in_use.filter_map(|path| Path::new(path).parent().map(Path::to_owned)).collect();
         kept.insert(self.version_dir());
         let entries = match fs::read_dir(&self.dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),

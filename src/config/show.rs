@@ -83,7 +83,9 @@ impl Page {
         self.table(&format!("runtime.{}", if bare { name.to_owned() } else { text(name) }));
         self.note("containerd's runtime type.");
         self.key("type", text(&handler.runtime_type));
-        self.note("auto, cricket or runc-v2: the shim of that type. auto is cricket's own where containerd can run it.");
+        self.note(
+            "auto, cricket or runc-v2: the shim of that type. auto is cricket's own where containerd can run it.",
+        );
         self.key("shim", text(handler.shim.as_str()));
         self.note("OCI runtime binary and its state folder; empty is the shim's own default.");
         self.key("binary", handler.binary.as_deref().map_or_else(|| text(""), path));

@@ -148,9 +148,10 @@ impl TypedHandler {
 }
 
 fn shim(name: &str, word: &str) -> Result<Shim> {
-    [Shim::Auto, Shim::Cricket, Shim::RuncV2].into_iter().find(|shim| shim.as_str() == word).ok_or_else(|| {
-        Error::invalid(format!("runtime.{name}.shim `{word}`: not one of `auto`, `cricket`, `runc-v2`"))
-    })
+    [Shim::Auto, Shim::Cricket, Shim::RuncV2]
+        .into_iter()
+        .find(|shim| shim.as_str() == word)
+        .ok_or_else(|| Error::invalid(format!("runtime.{name}.shim `{word}`: not one of `auto`, `cricket`, `runc-v2`")))
 }
 
 fn log_level(word: &str) -> Result<log::LevelFilter> {

@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn what_containerd_sends() {
-        let start = read("-namespace n -address /a -publish-binary /usr/bin/containerd -id i -debug start").expect("start");
+        let start =
+            read("-namespace n -address /a -publish-binary /usr/bin/containerd -id i -debug start").expect("start");
         assert_eq!((start.verb, start.namespace.as_str(), start.debug), (Verb::Start, "n", true));
         let delete = read("-namespace n -address /a -publish-binary /p -id i -bundle /b delete").expect("delete");
         assert_eq!((delete.verb, delete.bundle), (Verb::Delete, Some("/b".into())));
@@ -106,7 +107,9 @@ mod tests {
 
     #[test]
     fn what_it_does_not_send() {
-        for line in ["", "-id i start", "-namespace n -address /a start", "-id", "-x", "stop", "-id i -address a -namespace n"] {
+        for line in
+            ["", "-id i start", "-namespace n -address /a start", "-id", "-x", "stop", "-id i -address a -namespace n"]
+        {
             assert!(read(line).is_err(), "{line}");
         }
     }

@@ -48,7 +48,8 @@ impl Cgroups {
     fn home(&self) -> Option<PathBuf> {
         // Not the root, in which everybody is: the runtime was told to make no group.
         let all = [self.v2(), self.v1("pids"), self.v1("memory"), self.v1("devices"), self.v1("cpu")];
-        let own = |path: &PathBuf| path.strip_prefix(MOUNT).is_ok_and(|p| p.components().count() > 1 || self.v2().is_some());
+        let own =
+            |path: &PathBuf| path.strip_prefix(MOUNT).is_ok_and(|p| p.components().count() > 1 || self.v2().is_some());
         all.into_iter().flatten().find(|path| own(path) && path.as_path() != Path::new(MOUNT))
     }
 

@@ -214,9 +214,9 @@ pub fn mount_root(bundle: &Path, mounts: &[Mount]) -> Result<()> {
             below => root.join(below),
         };
         let doing = || format!("mount {} on {}", one.kind, target.display());
-        let mounted = shortened(&one.options).and_then(|(dir, options)| within(&dir, || {
-            mount::described(&one.kind, Path::new(&one.source), &target, &options)
-        }));
+        let mounted = shortened(&one.options).and_then(|(dir, options)| {
+            within(&dir, || mount::described(&one.kind, Path::new(&one.source), &target, &options))
+        });
         if let Err(e) = mounted.with_context(doing) {
             unmount_root(bundle);
             return Err(e);
@@ -279,7 +279,8 @@ mod tests {
     fn many_layers_are_written_from_their_common_directory() {
         let few = ["lowerdir=/a:/b".to_owned()];
         assert_eq!(shortened(&few).expect("short"), (PathBuf::new(), few.to_vec()));
-        let dirs: Vec<String> = (100..200).map(|n| format!("/var/lib/containerd/snapshotters/overlay/1{n}/fs")).collect();
+        let dirs: Vec<String> =
+            (100..200).map(|n| format!("/var/lib/containerd/snapshotters/overlay/1{n}/fs")).collect();
         let many = ["ro".to_owned(), format!("lowerdir={}", dirs.join(":"))];
         let (dir, options) = shortened(&many).expect("shortened");
         assert_eq!(dir, Path::new("/var/lib/containerd/snapshotters/overlay"));

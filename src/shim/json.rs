@@ -188,7 +188,13 @@ mod tests {
         assert_eq!(text_at(SPEC, &["ociVersion"]).as_deref(), Some("1.1.0"));
         assert_eq!(text_at(SPEC, &["annotations", "a"]).as_deref(), Some(""));
         assert_eq!(text_at(SPEC, &["annotations", "b\u{e9}\u{1f600}"]).as_deref(), Some("tab\tnew\nlineA"));
-        for path in [&["annotations", "c"][..], &["annotations", "empty", "x"], &["process", "n"], &["process", "args", "x"], &["x"]] {
+        for path in [
+            &["annotations", "c"][..],
+            &["annotations", "empty", "x"],
+            &["process", "n"],
+            &["process", "args", "x"],
+            &["x"],
+        ] {
             assert_eq!(text_at(SPEC, path), None, "{path:?}");
         }
         assert_eq!(part_at(SPEC, &["process", "n"]), Some("-1.5e3"));

@@ -12,6 +12,7 @@ mod exits;
 pub mod frame;
 mod jobs;
 pub mod json;
+mod launch;
 pub mod messages;
 mod publisher;
 mod pump;

@@ -165,7 +165,10 @@ mod tests {
         fs::write(&log, "rubbish\nand more\n").expect("writable");
         assert_eq!(last_words(&log), "rubbish and more");
         let runc = Runc::new(&Options::default(), "ns");
-        assert_eq!(runc.failure("create", 139, &log).to_string(), "runc create failed with signal 11: rubbish and more");
+        assert_eq!(
+            runc.failure("create", 139, &log).to_string(),
+            "runc create failed with signal 11: rubbish and more"
+        );
         fs::remove_dir_all(&dir).expect("ours");
     }
 

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::container::{Container, Exit};
 use super::frame::{self, Frame, Frames};
-use super::jobs::{Job, Launch};
+use super::jobs::Job;
+use super::launch::Launch;
 use super::publisher::Publisher;
 use super::pump::{Flow, Pump};
 use super::wire::Message;

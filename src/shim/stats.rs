@@ -142,9 +142,9 @@ fn io(stat: &str) -> Message {
 }
 
 fn fields<S: AsRef<str>>(message: Message, first: u32, text: &str, names: &[S]) -> Message {
-    (first..).zip(names).fold(message, |message, (field, name)| {
-        message.number(field, number_after(text, name.as_ref()).unwrap_or(0))
-    })
+    (first..)
+        .zip(names)
+        .fold(message, |message, (field, name)| message.number(field, number_after(text, name.as_ref()).unwrap_or(0)))
 }
 
 /// A counter file; what does not exist here counts nothing.
@@ -167,7 +167,10 @@ mod tests {
     #[test]
     fn devices_are_taken_apart() {
         let expected = Message::new().number(1, 8).number(2, 16).number(3, 4096).number(5, 2);
-        assert_eq!(io("8:16 rbytes=4096 wbytes=0 rios=2 wios=0 dbytes=0\nrubbish\n"), Message::new().message(1, expected));
+        assert_eq!(
+            io("8:16 rbytes=4096 wbytes=0 rios=2 wios=0 dbytes=0\nrubbish\n"),
+            Message::new().message(1, expected)
+        );
     }
 
     #[test]

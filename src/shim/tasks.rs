@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::container::{Container, Process, State};
 use super::frame::Request;
-use super::jobs::{Launch, Work};
+use super::jobs::Work;
+use super::launch::Launch;
 use super::messages::{self, any, Create, Exec, Options, Target};
 use super::runc::Runc;
 use super::server::{Reply, Server};
@@ -115,8 +116,7 @@ impl Server {
         let (bundle, runc) = (std::path::Path::new(&create.bundle), Runc::new(&options, &self.namespace));
         runc.note(bundle)?;
         container::mount_root(bundle, &create.rootfs)?;
-        let owner =
-            streams::Owner { namespace: &self.namespace, id, uid: options.io_uid, gid: options.io_gid };
+        let owner = streams::Owner { namespace: &self.namespace, id, uid: options.io_uid, gid: options.io_gid };
         let opened = streams::open(&create.stdio, &owner).inspect_err(|_| container::unmount_root(bundle))?;
         let container = Container::new(bundle.to_owned(), runc, options, create.stdio.clone());
         self.containers.insert(id.clone(), container);
@@ -250,13 +250,16 @@ impl Server {
         let answer = pids.into_iter().fold(Message::new(), |answer, pid| {
             let info = Message::new().number(1, u64::from(pid));
             let exec = container.execs.iter().find(|(_, exec)| exec.pid == pid);
-            answer.message(1, match exec {
-                Some((name, _)) => {
-                    let details = Message::new().bytes(1, name).done();
-                    info.message(2, Message::new().bytes(1, "containerd.runc.v1.ProcessDetails").bytes(2, details))
-                }
-                None => info,
-            })
+            answer.message(
+                1,
+                match exec {
+                    Some((name, _)) => {
+                        let details = Message::new().bytes(1, name).done();
+                        info.message(2, Message::new().bytes(1, "containerd.runc.v1.ProcessDetails").bytes(2, details))
+                    }
+                    None => info,
+                },
+            )
         });
         Ok(Some(answer))
     }

@@ -167,7 +167,12 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let inner = Message::new().number(1, 300).bytes(2, "");
-        let bytes = Message::new().number(1, u64::MAX).number(2, 0).bytes(3, "text").message(4, inner).message(5, Message::new());
+        let bytes = Message::new()
+            .number(1, u64::MAX)
+            .number(2, 0)
+            .bytes(3, "text")
+            .message(4, inner)
+            .message(5, Message::new());
         let bytes = bytes.double(7, 0.5).done();
         let found = fields(&bytes).expect("whole");
         let expected = [
@@ -184,7 +189,8 @@ mod tests {
     fn the_library_agrees() {
         use cricket_proto::runc::Options;
         use protobuf::Message as _;
-        let options = Options { binary_name: "crun".into(), systemd_cgroup: true, io_gid: 4_000_000_000, ..Options::default() };
+        let options =
+            Options { binary_name: "crun".into(), systemd_cgroup: true, io_gid: 4_000_000_000, ..Options::default() };
         let theirs = options.write_to_bytes().expect("in memory");
         let ours = Message::new().number(5, 4_000_000_000).bytes(6, "crun").number(9, 1).done();
         assert_eq!(ours, theirs);
@@ -200,10 +206,15 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for bytes in [&[0x00u8, 0][..], &[0x0b], &[0x0e], &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]] {
+        for bytes in
+            [&[0x00u8, 0][..], &[0x0b], &[0x0e], &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]]
+        {
             assert!(fields(bytes).is_err(), "{bytes:?}");
         }
-        assert!(fields(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0]).is_err(), "a length beyond all");
+        assert!(
+            fields(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0]).is_err(),
+            "a length beyond all"
+        );
         assert_eq!(fields(&[0x0d, 1, 2, 3, 4]).expect("known"), [(1, Value::Fixed)]);
         assert!(Value::Bytes(b"\xff").text().is_err());
         assert!(Value::Bytes(b"a\0b").text().is_err());

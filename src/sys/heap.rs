@@ -112,7 +112,8 @@ unsafe impl GlobalAlloc for Heap {
 
 /// Fresh pages, or null.
 fn map(length: usize) -> *mut u8 {
-    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+    let (access, flags) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
     // SAFETY: a new mapping wherever the kernel has room; the result is checked.
     let pages = unsafe { libc::mmap(null_mut(), length, access, flags, -1, 0) };
     if pages == libc::MAP_FAILED {
@@ -288,7 +289,9 @@ mod tests {
             unsafe { heap.dealloc(ptr::with_exposed_provenance_mut(at), layout(size)) };
         }
         assert!(free_blocks(&heap).is_empty());
-        heap.with(|state| assert!(state.top == state.start && state.touched as usize - state.top as usize <= GIVE_BACK));
+        heap.with(|state| {
+            assert!(state.top == state.start && state.touched as usize - state.top as usize <= GIVE_BACK)
+        });
     }
 
     #[test]

@@ -26,7 +26,9 @@ impl Watch {
         // SAFETY: the kernel just gave us this descriptor and nobody else knows it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         // SAFETY: the path is NUL-terminated and outlives the call.
-        check(unsafe { libc::inotify_add_watch(fd.as_raw_fd(), path.as_ptr(), libc::IN_MODIFY | libc::IN_DELETE_SELF) })?;
+        check(unsafe {
+            libc::inotify_add_watch(fd.as_raw_fd(), path.as_ptr(), libc::IN_MODIFY | libc::IN_DELETE_SELF)
+        })?;
         Ok(Watch::File(File::from(fd)))
     }
 

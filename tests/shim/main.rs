@@ -98,7 +98,8 @@ fn what_is_wrong_is_refused_with_its_code() {
     refused(shim.receive(stream), UNIMPLEMENTED, "service some.Service");
     let stream = shim.send("containerd.task.v3.Task", "State", 0, of("nobody"));
     refused(shim.receive(stream), NOT_FOUND, "no container nobody here");
-    for method in ["State", "Start", "Delete", "Exec", "Kill", "Pids", "Wait", "Stats", "Pause", "Resume", "ResizePty"] {
+    for method in ["State", "Start", "Delete", "Exec", "Kill", "Pids", "Wait", "Stats", "Pause", "Resume", "ResizePty"]
+    {
         refused(shim.call(method, of("nobody")), NOT_FOUND, "no container nobody here");
     }
     refused(shim.call("Create", of("a").bytes(2, "relative")), INVALID, "absolute bundle");

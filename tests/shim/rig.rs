@@ -82,7 +82,8 @@ impl Rig {
         let address = String::from_utf8(self.run(id, bundle, "start")).expect("text");
         assert_eq!(fs::read_to_string(bundle.join("address")).expect("written"), address);
         let path = address.strip_prefix("unix://").expect("an address");
-        let mut client = Client { stream: UnixStream::connect(path).expect("it listens"), frames: Frames::default(), next: 1 };
+        let mut client =
+            Client { stream: UnixStream::connect(path).expect("it listens"), frames: Frames::default(), next: 1 };
         client.stream.set_read_timeout(Some(PATIENCE)).expect("ours");
         let answer = client.call("Connect", Message::new().bytes(1, id)).expect("Connect");
         let pid = u32::try_from(number(&answer, 1)).expect("a pid");
@@ -148,7 +149,8 @@ impl Client {
     pub fn send(&mut self, service: &str, method: &str, timeout_nanos: u64, request: Message) -> u32 {
         let stream = self.next;
         self.next += 2;
-        let request = Message::new().bytes(1, service).bytes(2, method).bytes(3, request.done()).number(4, timeout_nanos);
+        let request =
+            Message::new().bytes(1, service).bytes(2, method).bytes(3, request.done()).number(4, timeout_nanos);
         let request = request.done();
         let mut frame = (request.len() as u32).to_be_bytes().to_vec();
         frame.extend(stream.to_be_bytes());
