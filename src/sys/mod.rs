@@ -16,6 +16,7 @@ pub mod net;
 pub mod notify;
 pub mod process;
 pub mod reap;
+pub mod seqpacket;
 pub mod signal;
 pub mod signal_fd;
 pub mod socket;
