@@ -110,7 +110,7 @@ fn recover_container(rt: &Runtime, call: &Call, record: &Record, task: Option<&T
     let container = Container::from_record(&record.id, &metadata, state);
     if let ContainerState::Running { pid, .. } = container.state() {
         container.set_oom_file(cgroup::oom_file(pid));
-        if let Err(e) = container::reattach(rt, &container) {
+        if let Err(e) = container::reattach(rt, &container, &record.runtime) {
             log::error!("the output of container {} cannot be read any more: {e}", record.id);
         }
     }

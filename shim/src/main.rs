@@ -8,6 +8,8 @@
 mod error;
 #[path = "../../src/shim/mod.rs"]
 mod shim;
+#[path = "../../src/stdio/mod.rs"]
+mod stdio;
 #[path = "../../src/sync.rs"]
 mod sync;
 #[allow(unsafe_code)]

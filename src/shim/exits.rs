@@ -65,6 +65,9 @@ impl Server {
         process.terminal = None;
         let (waiting, pumps) = (std::mem::take(&mut process.waiting), std::mem::take(&mut process.pumps));
         pumps.into_iter().for_each(|pump| self.end_pump(pump));
+        if exec.is_empty() {
+            self.output_ends(id);
+        }
         self.publish_exit(id, exec, pid, exit);
         waiting.into_iter().for_each(|reply| self.answer(reply, Ok(exit.told())));
     }

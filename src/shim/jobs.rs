@@ -129,8 +129,8 @@ impl Server {
             _ => Err(container.runc.failure(verb(&work), code, &log)),
         };
         fs::remove_file(&log).ok();
-        if let Work::Launch(launch) = work {
-            return match result.and_then(|()| self.launched(&launch)) {
+        if let Work::Launch(mut launch) = work {
+            return match result.and_then(|()| self.launched(&mut launch)) {
                 Ok(pid) => self.alive(launch, pid),
                 Err(e) => self.launch_failed(launch, e),
             };
@@ -182,6 +182,7 @@ impl Server {
     fn deleted(&mut self, reply: Reply, id: &str) {
         let Some(mut container) = self.containers.remove(id) else { return };
         container::unmount_root(&container.bundle);
+        self.output_is_over(id);
         if let Some((watch, _)) = &container.watch {
             self.epoll.remove(watch).unwrap_or_else(|e| log::warn!("stop watching memory: {e}"));
         }

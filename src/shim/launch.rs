@@ -10,10 +10,12 @@ use super::cgroup::Cgroups;
 use super::container::{self, State};
 use super::jobs::{Job, Work};
 use super::messages::Mount;
+use super::output::Hosted;
 use super::server::{Reply, Server, LOGGER, MEMORY};
 use super::streams::{self, Held, Opened};
 use super::wire::Message;
 use crate::error::{Context, Error, Result};
+use crate::stdio::Stdin;
 use crate::sys::terminal;
 
 /// A process on its way.
@@ -28,6 +30,7 @@ pub struct Launch {
     given: Option<[std::process::Stdio; 3]>,
     held: Held,
     sink: Option<File>,
+    hosted: Option<Hosted>,
     /// Where the runtime sends the terminal.
     console: Option<(UnixListener, PathBuf)>,
     /// What the runtime reads and writes for this process only.
@@ -47,6 +50,7 @@ impl Launch {
             given: None,
             held: Held::default(),
             sink: None,
+            hosted: None,
             console: None,
             files: Vec::new(),
             pid_file: PathBuf::new(),
@@ -69,7 +73,7 @@ impl Server {
     /// Goes on with a process at once, or when its logging program is ready.
     pub(super) fn launch_when_ready(&mut self, mut launch: Launch, opened: Opened) {
         launch.given = Some(opened.given);
-        (launch.held, launch.sink) = (opened.held, opened.sink);
+        (launch.held, launch.sink, launch.hosted) = (opened.held, opened.sink, opened.hosted);
         let Some(ready) = opened.ready else { return self.launch(launch) };
         let token = self.token(LOGGER);
         match self.epoll.add(&ready, token).context("wait for the logging program") {
@@ -162,16 +166,20 @@ impl Server {
     pub(super) fn undone(&mut self, reply: Reply, id: &str, e: Error) {
         if let Some(container) = self.containers.remove(id) {
             container::unmount_root(&container.bundle);
+            self.output_is_over(id);
         }
         self.answer(reply, Err(e));
     }
 
     /// The runtime says that it made the process: its pid, and its terminal.
-    pub(super) fn launched(&mut self, launch: &Launch) -> Result<u32> {
+    pub(super) fn launched(&mut self, launch: &mut Launch) -> Result<u32> {
         let text = fs::read_to_string(&launch.pid_file).context("read the pid that the runtime wrote")?;
         let pid = text.trim().parse().ok().filter(|pid: &u32| *pid > 0);
         let pid = pid.ok_or_else(|| Error::from(io::Error::other(format!("the runtime wrote the pid {text:?}"))))?;
-        let Some((listener, _)) = &launch.console else { return Ok(pid) };
+        let Some((listener, _)) = &launch.console else {
+            launch.hosted.take().map_or(Ok(()), |hosted| self.host(&launch.id, hosted))?;
+            return Ok(pid);
+        };
         let doing = "take the terminal from the runtime";
         // It has sent it, or never will.
         listener.set_nonblocking(true).context(doing)?;
@@ -182,6 +190,13 @@ impl Server {
         let stdio = self.containers.get_mut(&launch.id).ok_or_else(|| Error::not_found("it is gone"))?;
         let stdio = stdio.process(&launch.id, &launch.exec_id)?.stdio.clone();
         let mut pumps = Vec::new();
+        if let Some(mut hosted) = launch.hosted.take() {
+            hosted.streams[0] = Some(master.try_clone().context(doing)?);
+            if streams::takes_input_here(&stdio) {
+                hosted.stdin = Stdin::Open(master.try_clone().context(doing)?);
+            }
+            self.host(&launch.id, hosted)?;
+        }
         if let Some(sink) = &launch.sink {
             let (from, to) = (master.try_clone().context(doing)?, sink.try_clone().context(doing)?);
             pumps.push(self.start_pump(from, to)?);

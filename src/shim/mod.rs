@@ -14,6 +14,7 @@ mod jobs;
 pub mod json;
 mod launch;
 pub mod messages;
+mod output;
 mod publisher;
 mod pump;
 mod runc;

@@ -16,6 +16,7 @@ use super::publisher::Publisher;
 use super::pump::{Flow, Pump};
 use super::wire::Message;
 use crate::error::{Context, Error, Result};
+use crate::stdio::Relay;
 use crate::sys::epoll::Epoll;
 use crate::sys::signal;
 use crate::sys::signal_fd::SignalFd;
@@ -46,6 +47,8 @@ pub(super) const PUMP: u64 = 4;
 pub(super) const LOGGER: u64 = 5;
 /// A control group out of memory.
 pub(super) const MEMORY: u64 = 6;
+/// Output that we write down ourselves.
+pub(super) const OUTPUT: u64 = 7;
 
 /// To whom an answer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,10 @@ pub struct Server {
     /// Children that ended before their pid was known to us.
     pub(super) unknown: Vec<(u32, Exit)>,
     pub(super) pumps: BTreeMap<u64, Pump>,
+    /// What writes output down, once a container wants it.
+    pub(super) relay: Option<Relay>,
+    /// When its buffers are given back.
+    pub(super) rest_at: Option<Instant>,
     /// Containers that were announced, until when.
     pub(super) pledges: Vec<Instant>,
     /// Set when we are about to end: until when.
@@ -106,6 +113,8 @@ impl Server {
             launches: BTreeMap::new(),
             unknown: Vec::new(),
             pumps: BTreeMap::new(),
+            relay: None,
+            rest_at: None,
             pledges: Vec::new(),
             leaving: None,
             listener,
@@ -129,6 +138,7 @@ impl Server {
             }
             self.publisher.tick(&self.epoll);
             self.end_overdue();
+            self.rest();
         }
         Ok(())
     }
@@ -141,6 +151,7 @@ impl Server {
             CALLER => self.hear(token),
             PUMP => self.pump(token),
             LOGGER => self.logger_is_ready(token),
+            OUTPUT => self.output_is_ready(),
             _ => self.memory_event(token),
         }
     }
@@ -189,7 +200,13 @@ impl Server {
         let loggers = self.launches.values().map(|(launch, _)| launch.deadline);
         let lonely = (self.leaving.is_none() && self.is_alone())
             .then(|| self.pledges.iter().copied().fold(self.alone_since + ALONE, Instant::max));
-        overdue.chain(loggers).chain(self.publisher.next_tick()).chain(self.leaving).chain(lonely).min()
+        overdue
+            .chain(loggers)
+            .chain(self.publisher.next_tick())
+            .chain(self.rest_at)
+            .chain(self.leaving)
+            .chain(lonely)
+            .min()
     }
 
     fn accept(&mut self) {

@@ -10,7 +10,9 @@ use std::path::Path;
 use std::process::{Command, Stdio as Given};
 
 use super::messages::Stdio;
+use super::output::{Hosted, Wanted};
 use crate::error::{Context, Error, Kind, Result};
+use crate::stdio::Stdin;
 use crate::sys::descriptors;
 use crate::sys::terminal;
 
@@ -38,6 +40,8 @@ pub struct Opened {
     pub sink: Option<File>,
     /// Readable, or at its end, once the logging program is ready.
     pub ready: Option<File>,
+    /// For us to write down.
+    pub hosted: Option<Hosted>,
 }
 
 /// What is kept open while a process runs. Dropping it lets readers see the end.
@@ -62,15 +66,21 @@ enum Way<'a> {
     File(String),
     /// A program and its arguments.
     Program(String, Vec<String>),
+    /// To us.
+    Here(Wanted),
 }
 
 /// Opens everything. On error nothing is left but perhaps an empty log file.
 pub fn open(stdio: &Stdio, owner: &Owner<'_>) -> Result<Opened> {
     let null = || [Given::null(), Given::null(), Given::null()];
-    let mut opened = Opened { given: null(), held: Held::default(), sink: None, ready: None };
+    let mut opened = Opened { given: null(), held: Held::default(), sink: None, ready: None, hosted: None };
+    if let Way::Here(wanted) = way(&stdio.stdout)? {
+        open_here(stdio, owner, wanted, &mut opened)?;
+        return Ok(opened);
+    }
     if stdio.terminal {
         opened.sink = match way(&stdio.stdout)? {
-            Way::Nowhere => None,
+            Way::Nowhere | Way::Here(_) => None,
             Way::Fifo(path) => Some(twin(path)?),
             Way::File(path) => Some(file(&path)?),
             Way::Program(program, words) => {
@@ -91,7 +101,7 @@ pub fn open(stdio: &Stdio, owner: &Owner<'_>) -> Result<Opened> {
     let mut program = None;
     for (n, (given, uri)) in [(stdout, &stdio.stdout), (stderr, &stdio.stderr)].into_iter().enumerate() {
         match way(uri)? {
-            Way::Nowhere => {}
+            Way::Nowhere | Way::Here(_) => {}
             Way::Fifo(path) => {
                 opened.held.outputs.push(twin(path)?);
                 *given = end(path, owner, true)?.into();
@@ -111,6 +121,34 @@ pub fn open(stdio: &Stdio, owner: &Owner<'_>) -> Result<Opened> {
     Ok(opened)
 }
 
+/// Pipes to us, unless a terminal will be both.
+fn open_here(stdio: &Stdio, owner: &Owner<'_>, wanted: Wanted, opened: &mut Opened) -> Result<()> {
+    let mut hosted = wanted.open()?;
+    let doing = "make a pipe for a stream";
+    if !stdio.terminal {
+        if matches!(way(&stdio.stdin)?, Way::Here(_)) {
+            let (reader, writer) = descriptors::pipe().context(doing)?;
+            own(&reader, owner).context(doing)?;
+            terminal::set_nonblocking(&writer).context(doing)?;
+            opened.given[0] = reader.into();
+            hosted.stdin = Stdin::Open(writer);
+        }
+        for (given, stream) in opened.given[1..].iter_mut().zip(&mut hosted.streams) {
+            let (reader, writer) = pipe(owner)?;
+            terminal::set_nonblocking(&reader).context(doing)?;
+            *given = writer.into();
+            *stream = Some(reader);
+        }
+    }
+    opened.hosted = Some(hosted);
+    Ok(())
+}
+
+/// Whether the input is ours to pass on.
+pub fn takes_input_here(stdio: &Stdio) -> bool {
+    matches!(way(&stdio.stdin), Ok(Way::Here(_)))
+}
+
 /// The client's end of a terminal's input.
 pub fn terminal_input(stdio: &Stdio) -> Result<Option<File>> {
     match way(&stdio.stdin)? {
@@ -127,6 +165,7 @@ fn way(uri: &str) -> Result<Way<'_>> {
     match scheme {
         "fifo" => Ok(Way::Fifo(path)),
         "file" => Ok(Way::File(decoded(path))),
+        "cricket" => Wanted::read(path, query).map(Way::Here),
         "binary" => {
             let words = query.split('&').filter(|pair| !pair.is_empty()).flat_map(|pair| {
                 let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
