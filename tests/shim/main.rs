@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use cricket::shim::wire::Message;
+use cricket::stdio::{reopen_log, Attachment, Heard};
 
 use rig::{number, refused, Rig, TASK};
 
@@ -178,6 +179,54 @@ fn a_runtime_that_hangs_holds_up_nobody_else_and_is_killed_in_the_end() {
     shim.call("Create", rig.create("a", NOWHERE)).expect("Create");
     shim.call("Delete", of("a")).expect("Delete");
     assert!(rig.states().is_empty());
+}
+
+#[test]
+fn output_is_written_down_by_the_shim_itself() {
+    let mut rig = Rig::new();
+    let bundle = rig.bundle("a", "echo one; echo two >&2; cat; echo end");
+    let (mut shim, _) = rig.start("a", &bundle);
+    let (dir, log) = (rig.dir.join("io"), rig.dir.join("0.log"));
+    fs::create_dir(&dir).expect("fresh");
+    let asked =
+        |version: u32, log: &Path| format!("cricket://{}?v={version}&line=16&log={}", dir.display(), log.display());
+    let (later, lost) = (asked(2, &log), asked(1, &rig.dir.join("none/0.log")));
+    refused(shim.call("Create", rig.create("a", [&later, &later, &later])), UNIMPLEMENTED, "streams of version 2");
+    refused(shim.call("Create", rig.create("a", [&lost, &lost, &lost])), PRECONDITION, "directory does not exist");
+    let here = asked(1, &log);
+    shim.call("Create", rig.create("a", [&here, &here, &here])).expect("Create");
+    let client = Attachment::open(&dir).expect("a socket");
+    shim.call("Start", of("a")).expect("Start");
+    let mut buffer = [0; (32 << 10) + 1];
+    let mut heard = Vec::new();
+    let mut hear = |wanted: usize| {
+        while heard.len() < wanted {
+            match client.hear(&mut buffer).expect("it lives") {
+                Heard::Stdout(bytes) | Heard::Stderr(bytes) => heard.extend_from_slice(bytes),
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    hear("one\ntwo\n".len());
+    client.write(b"three\n").expect("room");
+    hear("one\ntwo\nthree\n".len());
+    let moved = rig.dir.join("0.moved");
+    fs::rename(&log, &moved).expect("ours");
+    reopen_log(&dir).expect("answered");
+    client.write(b"a line of twenty one\n").expect("room");
+    client.close_stdin().expect("room");
+    let exit = shim.call("Wait", of("a")).expect("Wait");
+    assert_eq!(number(&exit, 1), 0);
+    shim.call("Delete", of("a")).expect("Delete");
+    let said = |log: &Path| -> Vec<String> {
+        let text = fs::read_to_string(log).expect("a log");
+        text.lines().map(|line| line.split_once(' ').expect("a time").1.to_owned()).collect()
+    };
+    let mut old = said(&moved);
+    old[..2].sort();
+    assert_eq!(old, ["stderr F two", "stdout F one", "stdout F three"]);
+    assert_eq!(said(&log), ["stdout P a line of twenty", "stdout F  one", "stdout F end"]);
+    assert!(!dir.join("stdio.sock").exists(), "nobody can attach any more");
 }
 
 #[test]
