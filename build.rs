@@ -2,6 +2,8 @@
 //! shim, which the binary carries inside.
 
 use std::env;
+use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,7 +24,12 @@ fn main() {
     println!("cargo:rustc-env=CRICKET_VERSION={version}{revision}");
     println!("cargo:rerun-if-env-changed=CRICKET_SHIM");
     let shim = env::var_os("CRICKET_SHIM").map_or_else(shim, PathBuf::from);
-    println!("cargo:rustc-env=CRICKET_SHIM={}", shim.display());
+    println!("cargo:rerun-if-changed={}", shim.display());
+    let packed = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("shim.gz");
+    let mut packer = flate2::GzBuilder::new().write(Vec::new(), flate2::Compression::best());
+    packer.write_all(&fs::read(&shim).expect("the shim was built")).expect("memory");
+    fs::write(&packed, packer.finish().expect("memory")).expect("OUT_DIR is ours");
+    println!("cargo:rustc-env=CRICKET_SHIM_PACKED={}", packed.display());
 }
 
 /// Builds the shim with the cargo, the target and the linker of this build, but always in the form that is small: there
@@ -32,7 +39,9 @@ fn shim() -> PathBuf {
         println!("cargo:rerun-if-changed={file}");
     }
     let variable = |name: &str| env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"));
-    let (target, dir) = (variable("TARGET"), PathBuf::from(variable("OUT_DIR")).join("shim"));
+    let (target, out) = (variable("TARGET"), PathBuf::from(variable("OUT_DIR")));
+    // Beside the profiles, which all carry the same one: <target>/<profile>/build/<this package>/out.
+    let dir = out.ancestors().nth(4).expect("cargo puts it deep").join("shim-target");
     let mut cargo = Command::new(variable("CARGO"));
     cargo.args(["build", "--quiet", "--locked", "--package", "cricket-shim", "--profile", "shim", "--target", &target]);
     cargo.arg("--target-dir").arg(&dir);

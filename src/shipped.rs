@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 
 use crate::config::{Handler, Shim, RUNC};
@@ -20,10 +21,16 @@ use crate::error::{Context, Error, Idempotent, Result};
 use crate::shim::NAME;
 use crate::sys::{process, socket};
 
-/// Built by the build script, in the form that is small.
-static SHIM: &[u8] = include_bytes!(env!("CRICKET_SHIM"));
+/// Built by the build script, in the form that is small, and packed.
+static PACKED: &[u8] = include_bytes!(env!("CRICKET_SHIM_PACKED"));
 /// How long it may take to say its version.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+fn unpacked() -> io::Result<Vec<u8>> {
+    let mut shim = Vec::new();
+    GzDecoder::new(PACKED).read_to_end(&mut shim)?;
+    Ok(shim)
+}
 
 /// Whether a container's runtime is a shim of ours, of whatever version.
 pub fn is_ours(runtime_type: &str) -> bool {
@@ -78,7 +85,7 @@ impl Shipped {
     }
 
     fn version_dir(&self) -> PathBuf {
-        let digest = Sha256::digest(SHIM);
+        let digest = Sha256::digest(PACKED);
         let name: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         self.dir.join(name)
     }
@@ -86,14 +93,15 @@ impl Shipped {
     fn place(&self) -> Result<PathBuf> {
         let dir = self.version_dir();
         let path = dir.join(NAME);
-        if fs::read(&path).is_ok_and(|bytes| bytes == SHIM) {
+        let doing = || format!("put the shim at {}", path.display());
+        let shim = unpacked().with_context(doing)?;
+        if fs::read(&path).is_ok_and(|bytes| bytes == shim) {
             return Ok(path);
         }
-        let doing = || format!("put the shim at {}", path.display());
         DirBuilder::new().recursive(true).mode(0o755).create(&dir).with_context(doing)?;
         let new = dir.join(format!("new-{}", std::process::id()));
         let written = File::create(&new).and_then(|mut file| {
-            file.write_all(SHIM)?;
+            file.write_all(&shim)?;
             file.set_permissions(fs::Permissions::from_mode(0o755))?;
             file.sync_all()?;
             fs::rename(&new, &path)
@@ -161,13 +169,13 @@ mod tests {
         let _listener = UnixListener::bind(&socket).expect("free");
         let shipped = || Shipped::new(dir.join("shim"), socket.clone());
         let path = shipped().runtime_type(&handler(Shim::Cricket, RUNC)).expect("runs");
-        assert!(is_ours(&path) && !is_ours(RUNC) && fs::read(&path).expect("there") == SHIM);
+        assert!(is_ours(&path) && !is_ours(RUNC) && fs::read(&path).expect("there") == unpacked().expect("whole"));
         let inode = fs::metadata(&path).expect("there").ino();
         assert_eq!(shipped().runtime_type(&handler(Shim::Auto, RUNC)).expect("runs"), path);
         assert_eq!(fs::metadata(&path).expect("there").ino(), inode, "not written again");
         fs::write(&path, "torn").expect("ours");
         shipped().runtime_type(&handler(Shim::Auto, RUNC)).expect("runs");
-        assert!(fs::read(&path).expect("there") == SHIM);
+        assert!(fs::read(&path).expect("there") == unpacked().expect("whole"));
         assert_eq!(shipped().runtime_type(&handler(Shim::RuncV2, RUNC)).expect("theirs"), RUNC);
         assert_eq!(shipped().runtime_type(&handler(Shim::Auto, "io.x.y.v1")).expect("theirs"), "io.x.y.v1");
         fs::remove_dir_all(&dir).expect("ours");

@@ -144,6 +144,9 @@ impl Server {
         }
         let owner = streams::Owner { namespace: &namespace, id: &id, uid, gid };
         let opened = streams::open(&process.stdio, &owner)?;
+        if opened.hosted.is_some() {
+            return Err(Error::new(Kind::Unimplemented, "the output of an exec is not written down by the shim"));
+        }
         process.state = State::Creating;
         let launch = Launch::new(reply, id, target.exec_id.clone(), deadline, Vec::new());
         self.launch_when_ready(launch, opened);
