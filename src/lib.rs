@@ -26,6 +26,8 @@ pub mod containerd;
 pub mod cni;
 pub mod cgroup;
 pub mod stdio;
+pub mod shim;
+pub mod shipped;
 pub mod store;
 pub mod runtime;
 // verbs: one file per RPC

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::layout::Layout;
 use crate::oci::facts::{CgroupMode, HandlerFacts};
+use crate::shipped::Shipped;
 use crate::stdio::Hub;
 use crate::store::fs_usage::FsUsage;
 use crate::store::image::ImageStore;
@@ -34,6 +35,8 @@ pub struct Runtime {
     pub cni: Cni,
     /// Container output.
     pub hub: Hub,
+    /// Our shim.
+    pub shipped: Shipped,
     /// Threads for what no client waits for: settling exits.
     pub workers: Workers,
     /// A thread for images that changed in containerd.
@@ -71,8 +74,10 @@ impl Runtime {
         let Parts { config, host, containerd, hub } = parts;
         let cni =
             Cni::new(&config.cni.conf_dir, config.cni.bin_dirs.clone(), &config.cni.cache_dir, config.cni.timeout);
+        let layout = Layout::new(&config);
         Runtime {
-            layout: Layout::new(&config),
+            shipped: Shipped::new(layout.shim(), config.containerd.address.clone()),
+            layout,
             cni,
             hub,
             host,

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::{Component, Path};
 
-use super::Config;
+use super::{Config, Shim, RUNC};
 use crate::error::{Error, Result};
 
 /// The kernel keeps 108 bytes for a socket path. We bind in a folder beside it first, which takes a few of them.
@@ -41,6 +41,10 @@ fn handlers(config: &Config) -> Result<()> {
         let key = |field: &str| format!("runtime.{name}.{field}");
         word("the name of a table `runtime.<name>`", name)?;
         word(&key("type"), &handler.runtime_type)?;
+        if handler.shim != Shim::Auto && handler.runtime_type != RUNC {
+            let other = &handler.runtime_type;
+            return Err(refusal(&key("shim"), &format!("is for the type `{RUNC}`; `{other}` has a shim of its own")));
+        }
         if let Some(binary) = &handler.binary {
             path(&key("binary"), binary)?;
         }
@@ -132,6 +136,7 @@ mod tests {
             ("[cni]\ntimeout = 0", "cni.timeout"),
             ("[runtime.\"a b\"]", "runtime.<name>"),
             ("[runtime.x]\ntype = \"\"", "runtime.x.type"),
+            ("[runtime.x]\ntype = \"io.containerd.kata.v2\"\nshim = \"cricket\"", "runtime.x.shim"),
             ("[runtime.x]\nbinary = \"crun\"", "runtime.x.binary"),
             ("[runtime.x]\nroot = \"x\"", "runtime.x.root"),
             ("[runtime.x]\nsnapshotter = \"a b\"", "runtime.x.snapshotter"),

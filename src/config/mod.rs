@@ -67,11 +67,16 @@ pub struct Cni {
     pub cache_dir: PathBuf,
 }
 
+/// The type that a handler has unless it names another, and the one for which we have a shim.
+pub const RUNC: &str = "io.containerd.runc.v2";
+
 /// One runtime handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handler {
-    /// containerd's runtime type, which names the shim: `io.containerd.runc.v2`.
+    /// containerd's runtime type: `io.containerd.runc.v2` for OCI runtimes like runc.
     pub runtime_type: String,
+    /// Which shim looks after containers of that type.
+    pub shim: Shim,
     /// The OCI runtime binary; the shim's own default if none.
     pub binary: Option<PathBuf>,
     /// The OCI runtime's state folder; the shim's own default if none.
@@ -82,6 +87,28 @@ pub struct Handler {
     pub snapshotter: Option<String>,
     /// Privileged containers do not get the host's devices.
     pub privileged_without_host_devices: bool,
+}
+
+/// Whose shim looks after the containers of an OCI runtime like runc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shim {
+    /// Ours where containerd can run it, else containerd's.
+    Auto,
+    /// Ours, or no container.
+    Cricket,
+    /// containerd's, `containerd-shim-runc-v2`.
+    RuncV2,
+}
+
+impl Shim {
+    /// The word in the configuration file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Shim::Auto => "auto",
+            Shim::Cricket => "cricket",
+            Shim::RuncV2 => "runc-v2",
+        }
+    }
 }
 
 /// Who manages cgroups, to agree with the kubelet's `cgroupDriver`.
@@ -158,6 +185,7 @@ mod tests {
             timeout = 7
             [runtime.runc]
             systemd_cgroup = false
+            shim = "cricket"
             [runtime.kata]
             type = "io.containerd.kata.v2"
             binary = "/usr/bin/kata"

@@ -81,8 +81,12 @@ impl Page {
     fn handler(&mut self, name: &str, handler: &Handler) {
         let bare = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
         self.table(&format!("runtime.{}", if bare { name.to_owned() } else { text(name) }));
-        self.note("containerd's runtime type, which names the shim.");
+        self.note("containerd's runtime type.");
         self.key("type", text(&handler.runtime_type));
+        self.note(
+            "auto, cricket or runc-v2: the shim of that type. auto is cricket's own where containerd can run it.",
+        );
+        self.key("shim", text(handler.shim.as_str()));
         self.note("OCI runtime binary and its state folder; empty is the shim's own default.");
         self.key("binary", handler.binary.as_deref().map_or_else(|| text(""), path));
         self.key("root", handler.root.as_deref().map_or_else(|| text(""), path));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{CgroupDriver, Cni, Config, Containerd, Handler};
+use super::{CgroupDriver, Cni, Config, Containerd, Handler, Shim, RUNC};
 use crate::error::{Error, Result};
 
 /// What the command line says; it wins over the file.
@@ -67,6 +67,7 @@ struct TypedCni {
 #[serde(deny_unknown_fields, default)]
 struct TypedHandler {
     r#type: Option<String>,
+    shim: Option<String>,
     binary: PathBuf,
     root: PathBuf,
     systemd_cgroup: Option<bool>,
@@ -96,9 +97,14 @@ impl Typed {
     /// Fills in the defaults and lets the command line win. Values are translated, not yet judged.
     pub(super) fn meant(self, flags: Overrides) -> Result<Config> {
         let path = |typed: Option<PathBuf>, default: &str| typed.unwrap_or_else(|| default.into());
-        let mut runtimes: BTreeMap<String, Handler> =
-            self.runtime.into_iter().map(|(name, typed)| (name, typed.meant())).collect();
-        runtimes.entry("runc".to_owned()).or_insert_with(|| TypedHandler::default().meant());
+        let mut runtimes = BTreeMap::new();
+        for (name, typed) in self.runtime {
+            let handler = typed.meant(&name)?;
+            runtimes.insert(name, handler);
+        }
+        if !runtimes.contains_key("runc") {
+            runtimes.insert("runc".to_owned(), TypedHandler::default().meant("runc")?);
+        }
         Ok(Config {
             socket: path(flags.socket.or(self.socket), "/run/cricket/cricket.sock"),
             root: path(flags.root.or(self.root), "/var/lib/cricket"),
@@ -127,17 +133,25 @@ impl Typed {
 
 impl TypedHandler {
     /// An empty string means the same as no key at all.
-    fn meant(self) -> Handler {
+    fn meant(self, name: &str) -> Result<Handler> {
         let path = |p: PathBuf| (!p.as_os_str().is_empty()).then_some(p);
-        Handler {
-            runtime_type: self.r#type.unwrap_or_else(|| "io.containerd.runc.v2".into()),
+        Ok(Handler {
+            runtime_type: self.r#type.unwrap_or_else(|| RUNC.into()),
+            shim: shim(name, self.shim.as_deref().unwrap_or("auto"))?,
             binary: path(self.binary),
             root: path(self.root),
             systemd_cgroup: self.systemd_cgroup,
             snapshotter: Some(self.snapshotter).filter(|s| !s.is_empty()),
             privileged_without_host_devices: self.privileged_without_host_devices,
-        }
+        })
     }
+}
+
+fn shim(name: &str, word: &str) -> Result<Shim> {
+    [Shim::Auto, Shim::Cricket, Shim::RuncV2]
+        .into_iter()
+        .find(|shim| shim.as_str() == word)
+        .ok_or_else(|| Error::invalid(format!("runtime.{name}.shim `{word}`: not one of `auto`, `cricket`, `runc-v2`")))
 }
 
 fn log_level(word: &str) -> Result<log::LevelFilter> {
@@ -197,6 +211,7 @@ mod tests {
     fn unknown_words_are_refused_with_the_known_ones() {
         assert!(refused("log_level = \"loud\"").contains("`debug`"));
         assert!(refused("cgroup_driver = \"openrc\"").contains("`systemd`"));
+        assert!(refused("[runtime.x]\nshim = \"go\"").contains("runtime.x.shim `go`: not one of `auto`, `cricket`"));
         let flags = Overrides { log_level: Some("loud".into()), ..Overrides::default() };
         assert_eq!(Config::parse("", flags).map_err(|e| e.kind()), Err(Kind::InvalidArgument));
     }

@@ -5,7 +5,7 @@ use cricket_proto::runtime::{StartContainerRequest, StartContainerResponse};
 use crate::call::Call;
 use crate::cgroup;
 use crate::clock;
-use crate::container::streams::{attach, wire};
+use crate::container::streams::attach;
 use crate::container::{exit, task};
 use crate::containerd::{NewTask, SnapshotRef};
 use crate::error::{Context, Error, Result};
@@ -60,13 +60,13 @@ fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<(u32, i64)
     let record = rt.containerd.container(call, id)?;
     let at = SnapshotRef { snapshotter: &record.snapshotter, key: &record.snapshot_key };
     let rootfs = rt.containerd.snapshot_mounts(call, &at).context("mounts of the root filesystem")?;
-    let fifos = attach(rt, container)?;
+    let wires = attach(rt, container, &record.runtime)?;
     let new = NewTask {
         id: id.to_owned(),
         rootfs,
-        stdin: wire(fifos.stdin.as_ref()),
-        stdout: wire(fifos.stdout.as_ref()),
-        stderr: wire(fifos.stderr.as_ref()),
+        stdin: wires.stdin,
+        stdout: wires.stdout,
+        stderr: wires.stderr,
         terminal: container.config.tty,
         options: record.runtime_options,
     };
