@@ -10,6 +10,7 @@ pub mod mount;
 pub mod namespace;
 pub mod net;
 pub mod notify;
+pub mod poll;
 pub mod process;
 pub mod reap;
 pub mod signal;
