@@ -24,16 +24,12 @@ const END_BUDGET: Duration = Duration::from_secs(20);
 /// How long the shim may take to close its streams.
 const DELETE_BUDGET: Duration = Duration::from_secs(10);
 
-/// Which streams a command has.
+/// Which streams a command has besides its output.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wanted {
     /// It gets input.
     pub stdin: bool,
-    /// Somebody reads its output.
-    pub stdout: bool,
-    /// Somebody reads its errors; not with a terminal.
-    pub stderr: bool,
-    /// It gets a terminal.
+    /// It gets a terminal, and so no stream for errors.
     pub tty: bool,
 }
 
@@ -72,9 +68,8 @@ impl Command {
         // From here on its drop is the undo.
         let waiting = Call::unbounded();
         let command = Command { rt: rt.clone(), container: container.id.clone(), id, dir, waiting, deleted: AtomicBool::new(false) };
-        let mut fifos = Fifos::make(&command.dir, wanted.stdin, wanted.tty)?;
-        fifos.stdout = fifos.stdout.filter(|_| wanted.stdout);
-        fifos.stderr = fifos.stderr.filter(|_| wanted.stderr);
+        // Output that nobody wants too: the shim of containerd 1.6 does not start without it.
+        let fifos = Fifos::make(&command.dir, wanted.stdin, wanted.tty)?;
         let reader = |path: &Option<PathBuf>| path.as_deref().map(fifo::open_reader).transpose();
         let mut pipes = Pipes { stdin: None, stdout: reader(&fifos.stdout)?, stderr: reader(&fifos.stderr)? };
         let exec = NewExec {

@@ -58,8 +58,7 @@ impl Running {
     pub(super) fn start(shared: &Shared, request: &ExecRequest) -> Result<Running> {
         let container = shared.rt.containers.get(&request.container_id)?;
         container.must_be_running()?;
-        let wanted =
-            Wanted { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, tty: request.tty };
+        let wanted = Wanted { stdin: request.stdin, tty: request.tty };
         let (command, pipes) = Command::start(&shared.rt, &container, &request.cmd, wanted)?;
         let command = Arc::new(command);
         let doing = "wait for a command";

@@ -263,16 +263,10 @@ impl Wire for WebSocket {
         }
     }
 
-    /// Only v5 can say it.
-    fn end(&mut self, id: StreamId, out: &mut Buffer) {
-        if self.content == (Content::Channels { closing: true }) && !self.goodbye {
-            out.push(&[0x80 | opcode::BINARY, 2, CLOSED, id as u8]);
-        }
-    }
+    /// A channel ends with its connection. v5 could say it, but has it only for clients.
+    fn end(&mut self, _: StreamId, _: &mut Buffer) {}
 
-    fn reset(&mut self, id: StreamId, out: &mut Buffer) {
-        self.end(id, out);
-    }
+    fn reset(&mut self, _: StreamId, _: &mut Buffer) {}
 
     fn goodbye(&mut self, out: &mut Buffer) {
         if !std::mem::replace(&mut self.goodbye, true) {

@@ -13,6 +13,8 @@ mod cri;
 mod elf;
 #[path = "../support/node.rs"]
 mod node;
+#[path = "../support/stream.rs"]
+mod stream;
 
 mod budget;
 mod container;
@@ -23,3 +25,4 @@ mod logs;
 mod pod;
 mod restart;
 mod selftest;
+mod streaming;

@@ -149,7 +149,7 @@ pub struct Writer {
 impl Writer {
     /// A block without any header: all that our answers need.
     pub fn empty(&mut self) -> Vec<u8> {
-        let mut block = Vec::with_capacity(15);
+        let mut block = Vec::with_capacity(20);
         if !std::mem::replace(&mut self.begun, true) {
             block.extend(ZLIB_HEADER);
             block.extend(ADLER32.to_be_bytes());
@@ -157,6 +157,8 @@ impl Writer {
         // A stored block that is not the last one: its length, the complement of that, no names.
         block.extend([0, 4, 0, 0xfb, 0xff]);
         block.extend([0; 4]);
+        // An empty one, as a flush leaves it: Go's reader hands out nothing before.
+        block.extend([0, 0, 0, 0xff, 0xff]);
         block
     }
 }

@@ -295,3 +295,53 @@ fn frames_of_kinds_nobody_knows_are_passed_over() {
     side.hears(Peer::new().control(77, [1, 2, 3]).control(kind::GOAWAY, [0, 0]).data(1, 0, b"still"));
     assert_eq!(side.all().unwrap(), ["Goodbye", "1:still"]);
 }
+
+/// Good frames with a few bytes changed, cut and doubled: whatever comes of them, it is an answer or an error, and both
+/// buffers stay as they are. So many rounds always; CRICKET_FUZZ_ROUNDS for more.
+#[test]
+fn damaged_frames_are_survived() {
+    let rounds = std::env::var("CRICKET_FUZZ_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(3000);
+    let good = Peer::new()
+        .syn(1, 0, &[("streamtype", "error")])
+        .syn(3, 0, &[("streamtype", "stdin"), ("port", "80")])
+        .data(3, 0, b"some bytes")
+        .control(kind::PING, [1])
+        .control(kind::SETTINGS, [1, INITIAL_WINDOW, 1000])
+        .control(kind::WINDOW_UPDATE, [3, 500])
+        .control(kind::RST_STREAM, [1, 5])
+        .data(3, FIN, b"last")
+        .control(kind::GOAWAY, [0, 0])
+        .bytes;
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as usize % below
+    };
+    for _ in 0..rounds {
+        let mut bytes = good.clone();
+        for _ in 0..=random(6) {
+            let at = random(bytes.len());
+            match random(4) {
+                0 => bytes[at] = random(256) as u8,
+                1 => bytes[at] ^= 1 << random(8),
+                2 => bytes.truncate(at.max(1)),
+                _ => {
+                    let end = (at + random(40)).min(bytes.len());
+                    let piece = bytes[at..end].to_vec();
+                    bytes.extend(piece);
+                }
+            }
+        }
+        let mut side = Side { out: Buffer::new(16 << 10), ..Side::new() };
+        for piece in bytes.chunks(1 + random(bytes.len())) {
+            side.input.push(piece);
+            if side.all().is_err() {
+                break;
+            }
+            send(&mut side.spdy, 3, &mut side.out, b"answer");
+            side.sent();
+        }
+    }
+}
