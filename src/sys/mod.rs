@@ -13,6 +13,7 @@ pub mod notify;
 pub mod poll;
 pub mod process;
 pub mod reap;
+pub mod seqpacket;
 pub mod signal;
 pub mod socket;
 pub mod thread;
