@@ -27,5 +27,5 @@ pub use reopen_log::reopen_log;
 pub use start::start;
 pub use status::status;
 pub use stop::{kill_all, stop};
-pub use streams::reattach;
+pub use streams::{io_dir, reattach};
 pub use task::destroy;

@@ -117,6 +117,14 @@ impl Client<'_> {
             None => source(&mut [0; 16 << 10]),
         }
     }
+
+    /// Sends as many of these bytes as are possible now; returns how many. All, if the client does not want them.
+    pub fn send(&mut self, role: Role, bytes: &[u8]) -> usize {
+        match self.streams.of(role).filter(|_| !self.link.gone) {
+            Some(id) => send(&mut *self.link.wire, id, &mut self.link.out, bytes),
+            None => bytes.len(),
+        }
+    }
 }
 
 /// Which streams the request wants.
@@ -241,7 +249,7 @@ impl Remote<'_> {
             if self.link.gone {
                 process.end_input();
                 if !process.outlives_client() {
-                    return Err(Error::new(Kind::Canceled, "the client went away; its process is ended"));
+                    return Err(Error::new(Kind::Canceled, "the client went away"));
                 }
             }
             if let Some(outcome) = process.outcome() {
