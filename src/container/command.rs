@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::call::Call;
@@ -15,7 +15,7 @@ use crate::error::{Context, Idempotent, Result};
 use crate::ids::ContainerId;
 use crate::runtime::Runtime;
 use crate::store::Container;
-use crate::sys::fifo;
+use crate::sys::{fifo, session};
 
 /// How long making and starting it may take.
 const START_BUDGET: Duration = Duration::from_secs(120);
@@ -51,6 +51,8 @@ pub struct Command {
     id: ContainerId,
     dir: PathBuf,
     waiting: Call,
+    /// As containerd tells it, and that of the container's first process.
+    pids: OnceLock<(u32, u32)>,
     /// Nothing of it is left in containerd.
     deleted: AtomicBool,
 }
@@ -67,7 +69,7 @@ impl Command {
         let dir = rt.layout.container_state(&container.id).join("exec").join(&id);
         // From here on its drop is the undo.
         let waiting = Call::unbounded();
-        let command = Command { rt: rt.clone(), container: container.id.clone(), id, dir, waiting, deleted: AtomicBool::new(false) };
+        let command = Command { rt: rt.clone(), container: container.id.clone(), id, dir, waiting, pids: OnceLock::new(), deleted: AtomicBool::new(false) };
         // Output that nobody wants too: the shim of containerd 1.6 does not start without it.
         let fifos = Fifos::make(&command.dir, wanted.stdin, wanted.tty)?;
         let reader = |path: &Option<PathBuf>| path.as_deref().map(fifo::open_reader).transpose();
@@ -82,7 +84,10 @@ impl Command {
             terminal: wanted.tty,
         };
         rt.containerd.exec(&call, &exec)?;
-        rt.containerd.start_task(&call, owner, Some(command.id.as_str()))?;
+        let pid = rt.containerd.start_task(&call, owner, Some(command.id.as_str()))?;
+        if let Ok(first) = container.must_be_running() {
+            command.pids.get_or_init(|| (pid, first));
+        }
         // The shim reads by now; if not, the command has ended.
         pipes.stdin = fifos.stdin.as_deref().map(fifo::open_writer).transpose()?.flatten();
         Ok((command, pipes))
@@ -115,10 +120,14 @@ impl Command {
         }
     }
 
-    /// Kills what still runs of it, and deletes it. Blocks. Idempotent.
+    /// Kills what still runs of it, with what it started, and deletes it. Blocks. Idempotent.
     pub fn end(&self) {
         if self.deleted.load(Ordering::Acquire) {
             return;
+        }
+        // containerd would kill the first process alone. Where we see no processes of containers, so be it.
+        if let Some(Err(e)) = self.pids.get().map(|(pid, first)| session::kill(*pid, *first)) {
+            log::debug!("end exec {} in container {}: {e}", self.id, self.container);
         }
         let (containerd, owner) = (&*self.rt.containerd, self.container.as_str());
         match task::destroy(containerd, &Call::within(END_BUDGET), owner, Some(self.id.as_str())) {

@@ -14,6 +14,7 @@ pub mod poll;
 pub mod process;
 pub mod reap;
 pub mod seqpacket;
+pub mod session;
 pub mod signal;
 pub mod socket;
 pub mod thread;

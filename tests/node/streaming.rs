@@ -225,7 +225,8 @@ fn a_client_that_vanishes_takes_its_command_along() {
     let pod = Pod::run(&node, "vanish");
     let id = pod.start(container("c", POLITE));
     let mark = format!("77{}", std::process::id());
-    let script = format!("sleep {mark}");
+    // A shell that stays, and what it started.
+    let script = format!("sleep {mark}; true");
     let streams = ["stdin", "stdout", "stderr"];
     let asked = request_for(&id, &script, &streams);
     let fresh = || url(&node.cri, &asked).expect("Exec");
