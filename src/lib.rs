@@ -38,5 +38,6 @@ pub mod node;
 pub mod recover;
 pub mod monitor;
 // front
+pub mod streaming;
 pub mod server;
 pub mod cli;

@@ -14,6 +14,7 @@ use crate::shipped::Shipped;
 use crate::stdio::Hub;
 use crate::store::fs_usage::FsUsage;
 use crate::store::image::ImageStore;
+use crate::store::sessions::Sessions;
 use crate::store::{Container, Sandbox, Store};
 use crate::sync::Mutex;
 use crate::workers::{Size, Workers};
@@ -47,6 +48,8 @@ pub struct Runtime {
     pub containers: Store<Container>,
     /// Images.
     pub images: ImageStore,
+    /// Streaming sessions that wait for their client.
+    pub sessions: Sessions,
     /// What the snapshots take, as last measured.
     pub fs_usage: FsUsage,
     /// Why requests cannot be served yet.
@@ -87,6 +90,7 @@ impl Runtime {
             sandboxes: Store::new("pod sandbox"),
             containers: Store::new("container"),
             images: ImageStore::new(),
+            sessions: Sessions::default(),
             fs_usage: FsUsage::default(),
             not_ready: Mutex::new(Some(format!("waiting for containerd at {}", config.containerd.address.display()))),
             connected: AtomicBool::new(false),

@@ -32,6 +32,13 @@ pub(super) fn checked(config: Config) -> Result<Config> {
     range("shutdown_grace", config.shutdown_grace.as_secs(), 0..=3600)?;
     range("max_calls", config.max_calls as u64, 8..=4096)?;
     range("log_line_bytes", config.log_line_bytes as u64, 256..=1 << 20)?;
+    let streaming = &config.streaming;
+    if !streaming.address.is_loopback() {
+        let problem = format!("`{}` must be a loopback address: sessions are not encrypted", streaming.address);
+        return Err(refusal("streaming.address", &problem));
+    }
+    range("streaming.idle_timeout", streaming.idle_timeout.as_secs(), 1..=7 * 24 * 3600)?;
+    range("streaming.max_sessions", streaming.max_sessions as u64, 1..=4096)?;
     handlers(&config)?;
     Ok(config)
 }
@@ -134,6 +141,10 @@ mod tests {
             ("[cni]\nconf_dir = \"x\"", "cni.conf_dir"),
             ("[cni]\ncache_dir = \"x\"", "cni.cache_dir"),
             ("[cni]\ntimeout = 0", "cni.timeout"),
+            ("[streaming]\naddress = \"0.0.0.0\"", "streaming.address"),
+            ("[streaming]\naddress = \"localhost\"", "streaming.address"),
+            ("[streaming]\nidle_timeout = 0", "streaming.idle_timeout"),
+            ("[streaming]\nmax_sessions = 0", "streaming.max_sessions"),
             ("[runtime.\"a b\"]", "runtime.<name>"),
             ("[runtime.x]\ntype = \"\"", "runtime.x.type"),
             ("[runtime.x]\ntype = \"io.containerd.kata.v2\"\nshim = \"cricket\"", "runtime.x.shim"),

@@ -6,6 +6,7 @@ mod check;
 mod show;
 mod typed;
 
+use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub struct Config {
     pub containerd: Containerd,
     /// Pod networking.
     pub cni: Cni,
+    /// Exec, attach and port-forward.
+    pub streaming: Streaming,
     /// The handler of a pod that names none; always a key of `runtimes`.
     pub default_runtime: String,
     /// Runtime handlers by name (`runtimeHandler` of a `RuntimeClass`).
@@ -69,6 +72,20 @@ pub struct Cni {
 
 /// The type that a handler has unless it names another, and the one for which we have a shim.
 pub const RUNC: &str = "io.containerd.runc.v2";
+/// How clients of exec, attach and port-forward are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Streaming {
+    /// Where: a loopback address, for the kubelet relays.
+    pub address: IpAddr,
+    /// Its port; 0 is any.
+    pub port: u16,
+    /// How long a session may be silent.
+    pub idle_timeout: Duration,
+    /// Bound on sessions at the same time.
+    pub max_sessions: usize,
+    /// A command ends when its client goes away.
+    pub end_exec_with_client: bool,
+}
 
 /// One runtime handler.
 #[derive(Clone, Debug, PartialEq, Eq)]

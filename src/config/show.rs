@@ -50,6 +50,18 @@ pub(super) fn toml(config: &Config) -> String {
     page.note("Where results are kept for the removal of a pod.");
     page.key("cache_dir", path(&config.cni.cache_dir));
 
+    let streaming = &config.streaming;
+    page.table("streaming");
+    page.note("Exec, attach and port-forward. The kubelet relays them: a loopback address, any port (0) or a fixed one.");
+    page.key("address", text(streaming.address.to_string()));
+    page.key("port", streaming.port);
+    page.note("A session is ended after so long without a byte.");
+    page.key("idle_timeout", streaming.idle_timeout.as_secs());
+    page.note("Sessions at the same time; one more is refused. From 1 to 4096.");
+    page.key("max_sessions", streaming.max_sessions);
+    page.note("Kill the command of an exec whose client has gone away.");
+    page.key("end_exec_with_client", streaming.end_exec_with_client);
+
     for (name, handler) in &config.runtimes {
         page.handler(name, handler);
     }

@@ -1,12 +1,13 @@
 //! The configuration as typed, and what it means: every key is optional, an unknown one is refused.
 
+use core::net::{IpAddr, Ipv4Addr};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{CgroupDriver, Cni, Config, Containerd, Handler, Shim, RUNC};
+use super::{CgroupDriver, Cni, Config, Containerd, Handler, Shim, Streaming, RUNC};
 use crate::error::{Error, Result};
 
 /// What the command line says; it wins over the file.
@@ -44,6 +45,7 @@ pub(super) struct Typed {
     default_runtime: Option<String>,
     containerd: TypedContainerd,
     cni: TypedCni,
+    streaming: TypedStreaming,
     runtime: BTreeMap<String, TypedHandler>,
 }
 
@@ -61,6 +63,16 @@ struct TypedCni {
     bin_dirs: Option<Vec<PathBuf>>,
     timeout: Option<u64>,
     cache_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TypedStreaming {
+    address: Option<String>,
+    port: Option<u16>,
+    idle_timeout: Option<u64>,
+    max_sessions: Option<usize>,
+    end_exec_with_client: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -125,10 +137,27 @@ impl Typed {
                 timeout: Duration::from_secs(self.cni.timeout.unwrap_or(60)),
                 cache_dir: path(self.cni.cache_dir, "/var/lib/cni"),
             },
+            streaming: self.streaming.meant()?,
             default_runtime: self.default_runtime.unwrap_or_else(|| "runc".into()),
             runtimes,
         })
     }
+}
+
+impl TypedStreaming {
+    fn meant(self) -> Result<Streaming> {
+        Ok(Streaming {
+            address: self.address.map_or(Ok(Ipv4Addr::LOCALHOST.into()), |text| address(&text))?,
+            port: self.port.unwrap_or(0),
+            idle_timeout: Duration::from_secs(self.idle_timeout.unwrap_or(4 * 3600)),
+            max_sessions: self.max_sessions.unwrap_or(256),
+            end_exec_with_client: self.end_exec_with_client.unwrap_or(true),
+        })
+    }
+}
+
+fn address(text: &str) -> Result<IpAddr> {
+    text.parse().map_err(|_| Error::invalid(format!("configuration: streaming.address `{text}` is not an IP address")))
 }
 
 impl TypedHandler {

@@ -9,6 +9,7 @@ pub mod image;
 pub mod index;
 pub mod record;
 pub mod sandbox;
+pub mod sessions;
 
 pub use container::{Container, ContainerState};
 pub use index::{Reservation, Store};

@@ -14,5 +14,6 @@ mod plugin;
 mod races;
 mod requests;
 mod restart;
+mod sessions;
 mod stop;
 mod world;
