@@ -12,10 +12,12 @@ pub mod net;
 pub mod notify;
 pub mod process;
 pub mod reap;
+pub mod rootfs;
 pub mod seqpacket;
 pub mod signal;
 pub mod socket;
 pub mod thread;
+pub mod xattr;
 
 use std::ffi::CString;
 use std::io;

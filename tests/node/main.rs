@@ -22,4 +22,5 @@ mod leaks;
 mod logs;
 mod pod;
 mod restart;
+mod security;
 mod selftest;
