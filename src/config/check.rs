@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::{Component, Path};
 
-use super::{Config, Shim, RUNC};
+use super::{glob, Config, Shim, RUNC};
 use crate::error::{Error, Result};
 
 /// The kernel keeps 108 bytes for a socket path. We bind in a folder beside it first, which takes a few of them.
@@ -61,6 +61,14 @@ fn handlers(config: &Config) -> Result<()> {
         if let Some(snapshotter) = &handler.snapshotter {
             word(&key("snapshotter"), snapshotter)?;
         }
+        if let Some(base) = &handler.base_spec {
+            path(&key("base_spec"), base)?;
+        }
+        if let Some(config_path) = &handler.config_path {
+            path(&key("config_path"), config_path)?;
+        }
+        patterns(&key("pod_annotations"), &handler.pod_annotations)?;
+        patterns(&key("container_annotations"), &handler.container_annotations)?;
     }
     if !config.runtimes.contains_key(&config.default_runtime) {
         let name = &config.default_runtime;
@@ -98,6 +106,13 @@ fn word(key: &str, value: &str) -> Result<()> {
         return Err(refusal(key, &format!("`{}` must be letters, digits and `.-_/`", value.escape_debug())));
     }
     Ok(())
+}
+
+fn patterns(key: &str, all: &[String]) -> Result<()> {
+    match all.iter().find(|p| p.is_empty() || !glob::is_valid(p) || p.chars().any(char::is_control)) {
+        Some(bad) => Err(refusal(key, &format!("`{}` is not a pattern", bad.escape_debug()))),
+        None => Ok(()),
+    }
 }
 
 fn range(key: &str, value: u64, allowed: RangeInclusive<u64>) -> Result<()> {
@@ -151,6 +166,10 @@ mod tests {
             ("[runtime.x]\nbinary = \"crun\"", "runtime.x.binary"),
             ("[runtime.x]\nroot = \"x\"", "runtime.x.root"),
             ("[runtime.x]\nsnapshotter = \"a b\"", "runtime.x.snapshotter"),
+            ("[runtime.x]\nbase_spec = \"base.json\"", "runtime.x.base_spec"),
+            ("[runtime.x]\nconfig_path = \"x\"", "runtime.x.config_path"),
+            ("[runtime.x]\npod_annotations = [\"[\"]", "runtime.x.pod_annotations"),
+            ("[runtime.x]\ncontainer_annotations = [\"\"]", "runtime.x.container_annotations"),
         ] {
             let e = Config::parse(text, Overrides::default()).expect_err(text);
             assert_eq!(e.kind(), Kind::InvalidArgument, "{text}");

@@ -3,6 +3,7 @@
 //! The command line reads the file; nothing here touches files, environment or clock.
 
 mod check;
+pub mod glob;
 mod show;
 mod typed;
 
@@ -36,6 +37,14 @@ pub struct Config {
     pub log_line_bytes: usize,
     /// Who manages cgroups.
     pub cgroup_driver: CgroupDriver,
+    /// What filters the system calls of a container that names no profile.
+    pub unset_seccomp_profile: UnsetSeccomp,
+    /// Containers get SELinux labels where SELinux is on.
+    pub enable_selinux: bool,
+    /// Ports below 1024 are free for everybody in pods with a network of their own.
+    pub unprivileged_ports: bool,
+    /// Pings are free for everybody in pods with a network of their own.
+    pub unprivileged_ping: bool,
     /// The containerd that works for us.
     pub containerd: Containerd,
     /// Pod networking.
@@ -104,6 +113,23 @@ pub struct Handler {
     pub snapshotter: Option<String>,
     /// Privileged containers do not get the host's devices.
     pub privileged_without_host_devices: bool,
+    /// Annotations of pods that go into the spec, as patterns of [`glob`].
+    pub pod_annotations: Vec<String>,
+    /// Annotations of containers that go into the spec.
+    pub container_annotations: Vec<String>,
+    /// A runtime spec, as JSON, for what a configuration of the CRI cannot say.
+    pub base_spec: Option<PathBuf>,
+    /// A configuration file for a shim that is not of the runc family.
+    pub config_path: Option<PathBuf>,
+}
+
+/// What a container gets that names no seccomp profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnsetSeccomp {
+    /// No filter, which is what the CRI's clients expect.
+    Unconfined,
+    /// The filter of RuntimeDefault.
+    RuntimeDefault,
 }
 
 /// Whose shim looks after the containers of an OCI runtime like runc.
@@ -176,6 +202,16 @@ impl CgroupDriver {
     }
 }
 
+impl UnsetSeccomp {
+    /// The word in the configuration file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            UnsetSeccomp::Unconfined => "unconfined",
+            UnsetSeccomp::RuntimeDefault => "runtime/default",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +232,10 @@ mod tests {
             socket = "/tmp/a \"b\".sock"
             log_level = "debug"
             cgroup_driver = "systemd"
+            unset_seccomp_profile = "runtime/default"
+            enable_selinux = true
+            unprivileged_ports = false
+            unprivileged_ping = false
             default_runtime = "kata"
             [cni]
             bin_dirs = ["/a", "/b"]
@@ -208,10 +248,15 @@ mod tests {
             binary = "/usr/bin/kata"
             snapshotter = "devmapper"
             privileged_without_host_devices = true
+            pod_annotations = ["io.katacontainers.*", "a\\*\"b"]
+            container_annotations = ["*"]
+            base_spec = "/etc/cricket/base.json"
+            config_path = "/etc/kata/config.toml"
         "#;
         let config = Config::parse(text, Overrides::default()).expect("valid");
         assert_eq!(config.runtimes["kata"].snapshotter.as_deref(), Some("devmapper"));
         assert_eq!(config.snapshotter(&config.runtimes["runc"]), "overlayfs");
+        assert_eq!(config.runtimes["kata"].pod_annotations, ["io.katacontainers.*", "a\\*\"b"]);
         for config in [config, Config::default()] {
             assert_eq!(Config::parse(&config.to_toml(), Overrides::default()).expect("shown"), config);
         }

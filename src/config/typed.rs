@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{CgroupDriver, Cni, Config, Containerd, Handler, Shim, Streaming, RUNC};
+use super::{CgroupDriver, Cni, Config, Containerd, Handler, Shim, Streaming, UnsetSeccomp, RUNC};
 use crate::error::{Error, Result};
 
 /// What the command line says; it wins over the file.
@@ -42,6 +42,10 @@ pub(super) struct Typed {
     shutdown_grace: Option<u64>,
     log_line_bytes: Option<usize>,
     cgroup_driver: Option<String>,
+    unset_seccomp_profile: Option<String>,
+    enable_selinux: Option<bool>,
+    unprivileged_ports: Option<bool>,
+    unprivileged_ping: Option<bool>,
     default_runtime: Option<String>,
     containerd: TypedContainerd,
     cni: TypedCni,
@@ -85,6 +89,10 @@ struct TypedHandler {
     systemd_cgroup: Option<bool>,
     snapshotter: String,
     privileged_without_host_devices: bool,
+    pod_annotations: Vec<String>,
+    container_annotations: Vec<String>,
+    base_spec: PathBuf,
+    config_path: PathBuf,
 }
 
 /// Reads the file's text.
@@ -127,6 +135,10 @@ impl Typed {
             shutdown_grace: Duration::from_secs(self.shutdown_grace.unwrap_or(15)),
             log_line_bytes: self.log_line_bytes.unwrap_or(16384),
             cgroup_driver: cgroup_driver(flags.cgroup_driver.or(self.cgroup_driver).as_deref().unwrap_or("auto"))?,
+            unset_seccomp_profile: unset_seccomp(self.unset_seccomp_profile.as_deref().unwrap_or("unconfined"))?,
+            enable_selinux: self.enable_selinux.unwrap_or(false),
+            unprivileged_ports: self.unprivileged_ports.unwrap_or(true),
+            unprivileged_ping: self.unprivileged_ping.unwrap_or(true),
             containerd: Containerd {
                 address: path(flags.containerd.or(self.containerd.address), "/run/containerd/containerd.sock"),
                 snapshotter: flags.snapshotter.or(self.containerd.snapshotter).unwrap_or_else(|| "overlayfs".into()),
@@ -172,6 +184,10 @@ impl TypedHandler {
             systemd_cgroup: self.systemd_cgroup,
             snapshotter: Some(self.snapshotter).filter(|s| !s.is_empty()),
             privileged_without_host_devices: self.privileged_without_host_devices,
+            pod_annotations: self.pod_annotations,
+            container_annotations: self.container_annotations,
+            base_spec: path(self.base_spec),
+            config_path: path(self.config_path),
         })
     }
 }
@@ -194,6 +210,12 @@ fn cgroup_driver(word: &str) -> Result<CgroupDriver> {
         .into_iter()
         .find(|d| d.as_str() == word)
         .ok_or_else(|| Error::invalid(format!("cgroup_driver `{word}`: not one of `auto`, `cgroupfs`, `systemd`")))
+}
+
+fn unset_seccomp(word: &str) -> Result<UnsetSeccomp> {
+    [UnsetSeccomp::Unconfined, UnsetSeccomp::RuntimeDefault].into_iter().find(|p| p.as_str() == word).ok_or_else(|| {
+        Error::invalid(format!("unset_seccomp_profile `{word}`: not one of `unconfined`, `runtime/default`"))
+    })
 }
 
 #[cfg(test)]
@@ -241,6 +263,7 @@ mod tests {
         assert!(refused("log_level = \"loud\"").contains("`debug`"));
         assert!(refused("cgroup_driver = \"openrc\"").contains("`systemd`"));
         assert!(refused("[runtime.x]\nshim = \"go\"").contains("runtime.x.shim `go`: not one of `auto`, `cricket`"));
+        assert!(refused("unset_seccomp_profile = \"none\"").contains("`runtime/default`"));
         let flags = Overrides { log_level: Some("loud".into()), ..Overrides::default() };
         assert_eq!(Config::parse("", flags).map_err(|e| e.kind()), Err(Kind::InvalidArgument));
     }

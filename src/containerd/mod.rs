@@ -11,7 +11,7 @@ mod runc;
 mod types;
 
 pub use client::Client;
-pub use runc::RuncOptions;
+pub use runc::{config_file, RuncOptions};
 pub use types::*;
 
 use std::io::Read;

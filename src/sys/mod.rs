@@ -17,6 +17,7 @@ pub mod notify;
 pub mod poll;
 pub mod process;
 pub mod reap;
+pub mod rootfs;
 pub mod seqpacket;
 pub mod session;
 pub mod signal;
@@ -26,6 +27,7 @@ pub mod stack;
 pub mod terminal;
 pub mod thread;
 pub mod watch;
+pub mod xattr;
 
 use std::ffi::CString;
 use std::io;

@@ -24,6 +24,7 @@ mod leaks;
 mod logs;
 mod pod;
 mod restart;
+mod security;
 mod selftest;
 mod shim;
 mod streaming;
