@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds what conformance needs from pinned Go modules into target/conformance/bin: `build.sh conform critest containerd
-# runc cni`, or those of them that are named. What was built from the same pins by the same script is kept. Nothing of this
+# runc cni wire`, or those of them that are named. What was built from the same pins by the same script is kept. Nothing of this
 # is needed to build or to run cricket.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -62,12 +62,16 @@ conform() {
     CGO_ENABLED=0 go build -ldflags "$strip" -o "$out/bin/conform" .
 }
 
+wire() {
+    CGO_ENABLED=0 go build -ldflags "$strip" -o "$out/bin/wire" .
+}
+
 log=$out/build.log
 : >"$log"
 # Where a function is the left side of `||`, `set -e` does not hold in it.
 trap 'status=$?; [ $status = 0 ] || { cat "$log"; echo "conformance: the build failed" >&2; }' EXIT
 
-for module in ${*:-conform critest containerd runc cni}; do
+for module in ${*:-conform critest containerd runc cni wire}; do
     cd "$here/modules/$module"
     digest=
     [ "$module" = critest ] && "$here/images.sh" && digest=$out/images/digest

@@ -10,7 +10,8 @@ ttrpc.address = "$dir/containerd.sock.ttrpc"
 TOML
 }
 
-# The transfer plugin finds no differ on Debian 12, whose mkfs.erofs is too old, unless one is named.
+# The transfer plugin finds no differ on Debian 12, whose mkfs.erofs is too old, unless one is named; and without it
+# containerd 2.3 serves nothing at all.
 unpack_2() {
     cat <<TOML
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
@@ -34,6 +35,7 @@ version = 3
 $(containerd_paths)
 disabled_plugins = ["io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images", "io.containerd.grpc.v1.cri",
   "io.containerd.internal.v1.opt"]
+$(unpack_2)
 TOML
 }
 

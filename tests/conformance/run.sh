@@ -84,9 +84,14 @@ if [ $subject = cricket ]; then
     socket=$dir/cricket.sock
     await "$report/cricket.log" "$socket"
 fi
-echo "conformance: $("$bin/critest" -config /dev/null -version | head -1) on $subject, $(containerd --version | cut -d' ' -f1,3), all of it below $dir"
+echo "conformance: $("$bin/critest" -version 2>/dev/null | head -1) on $subject, $(containerd --version | cut -d' ' -f1,3), all of it below $dir"
 printf 'runtime-endpoint: unix://%s\nimage-endpoint: unix://%s\n' "$socket" "$socket" >"$dir/crictl.yaml"
-if ! "$bin/crictl" --config "$dir/crictl.yaml" pull registry.k8s.io/pause:3.9 >"$report/pull.log" 2>&1; then
+crictl=("$bin/crictl" --config "$dir/crictl.yaml")
+for ((i = 0; i < 300; i++)); do
+    "${crictl[@]}" info >/dev/null 2>&1 && break
+    sleep 0.1
+done
+if ! "${crictl[@]}" pull registry.k8s.io/pause:3.9 >"$report/pull.log" 2>&1; then
     grep -q Unimplemented "$report/pull.log" || { cat "$report/pull.log"; fail "no image can be pulled"; }
     "$cricket" import --config "$dir/cricket.toml" target/conformance/images/images.tar >/dev/null
 fi
