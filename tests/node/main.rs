@@ -23,3 +23,4 @@ mod logs;
 mod pod;
 mod restart;
 mod selftest;
+mod stats;

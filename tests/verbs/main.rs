@@ -14,5 +14,6 @@ mod plugin;
 mod races;
 mod requests;
 mod restart;
+mod stats;
 mod stop;
 mod world;

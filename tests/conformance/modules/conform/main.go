@@ -10,6 +10,7 @@ import (
 const usage = `usage:
   conform images TREES OUT            pack the file trees below TREES into images below OUT
   conform push OUT ADDRESS            push the images below OUT to the registry at ADDRESS
+  conform again REPORT LIST...        print an expression for specs that failed though not listed, if they are few
   conform verdict REPORT LIST...      judge a JUnit report; the last line is "N passed, N failed, N skipped"`
 
 func main() {
@@ -25,6 +26,8 @@ func run(args []string) error {
 		return pack(args[1], args[2])
 	case len(args) == 3 && args[0] == "push":
 		return push(args[1], args[2])
+	case len(args) >= 2 && args[0] == "again":
+		return again(args[1], args[2:])
 	case len(args) >= 2 && args[0] == "verdict":
 		return verdict(args[1], args[2:])
 	}

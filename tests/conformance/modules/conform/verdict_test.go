@@ -53,3 +53,22 @@ func TestVerdict(t *testing.T) {
 		}
 	}
 }
+
+func TestASecondRunCounts(t *testing.T) {
+	dir := t.TempDir()
+	paths := map[string]string{"first": report, "list": "[skipped] no AppArmor\ncannot\n",
+		"second": strings.Replace(report, `breaks" status="failed"`, `breaks" status="passed"`, 1)}
+	for name, text := range paths {
+		paths[name] = filepath.Join(dir, name)
+		if err := os.WriteFile(paths[name], []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lists := []string{paths["list"]}
+	if verdict(paths["first"]+","+paths["first"], lists) == nil {
+		t.Error("failed twice is a failure")
+	}
+	if err := verdict(paths["first"]+","+paths["second"], lists); err != nil {
+		t.Errorf("passed the second time: %v", err)
+	}
+}
