@@ -76,6 +76,7 @@ fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<(u32, i64)
     let pid = rt.containerd.create_task(call, &new).context("create task")?;
     // Now, while the process waits to be started: later it may be gone.
     container.set_oom_file(cgroup::oom_file(pid));
+    container.meter.attach(pid);
     call.check()?;
     // Before the start: a short process has ended before containerd answers, and not before it started.
     let started_at = clock::now();

@@ -25,6 +25,7 @@ mod verbs;
 use crate::containerd::Containerd;
 use crate::store::image::ImageStore;
 
+pub use fs_info::usage_of;
 pub use verbs::{at, image_fs_info, image_status, list_images, remove_image};
 
 /// What the image verbs work on.

@@ -36,6 +36,8 @@ pub fn cri(table: Table<Runtime>) -> Table<Runtime> {
         .quick(&runtime_service::ATTACH, container::attach)
         .quick(&runtime_service::PORT_FORWARD, sandbox::port_forward)
         .unary(&runtime_service::REOPEN_CONTAINER_LOG, container::reopen_log)
+        .unary(&runtime_service::CONTAINER_STATS, container::stats)
+        .unary(&runtime_service::LIST_CONTAINER_STATS, container::list_stats)
         .quick(&image_service::LIST_IMAGES, image::list_images)
         .quick(&image_service::IMAGE_STATUS, image::image_status)
         .unary(&image_service::REMOVE_IMAGE, image::remove_image)

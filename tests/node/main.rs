@@ -28,3 +28,4 @@ mod security;
 mod selftest;
 mod shim;
 mod streaming;
+mod stats;

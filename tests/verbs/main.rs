@@ -15,5 +15,6 @@ mod races;
 mod requests;
 mod restart;
 mod sessions;
+mod stats;
 mod stop;
 mod world;
