@@ -13,6 +13,7 @@ use crate::oci::facts::{CgroupMode, HandlerFacts};
 use crate::stdio::Hub;
 use crate::store::fs_usage::FsUsage;
 use crate::store::image::ImageStore;
+use crate::store::pulls::Pulls;
 use crate::store::{Container, Sandbox, Store};
 use crate::sync::Mutex;
 use crate::workers::{Size, Workers};
@@ -44,6 +45,8 @@ pub struct Runtime {
     pub containers: Store<Container>,
     /// Images.
     pub images: ImageStore,
+    /// Pulls in progress.
+    pub pulls: Arc<Pulls>,
     /// What the snapshots take, as last measured.
     pub fs_usage: FsUsage,
     /// Why requests cannot be served yet.
@@ -81,7 +84,8 @@ impl Runtime {
             refresher: Workers::new(Size { bound: 1, ..SETTLING }),
             sandboxes: Store::new("pod sandbox"),
             containers: Store::new("container"),
-            images: ImageStore::new(),
+            images: ImageStore::with_pins(&config.image.pinned),
+            pulls: Arc::new(Pulls::new(config.image.max_downloads)),
             fs_usage: FsUsage::default(),
             not_ready: Mutex::new(Some(format!("waiting for containerd at {}", config.containerd.address.display()))),
             connected: AtomicBool::new(false),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::attachment::Attachment;
-use super::base64;
+use crate::base64;
 use super::conf::Network;
 use crate::error::{Context, Error, Idempotent, Kind, Result};
 

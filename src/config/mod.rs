@@ -39,6 +39,8 @@ pub struct Config {
     pub containerd: Containerd,
     /// Pod networking.
     pub cni: Cni,
+    /// Images and the registries they come from.
+    pub image: Image,
     /// The handler of a pod that names none; always a key of `runtimes`.
     pub default_runtime: String,
     /// Runtime handlers by name (`runtimeHandler` of a `RuntimeClass`).
@@ -65,6 +67,23 @@ pub struct Cni {
     pub timeout: Duration,
     /// Where results are kept for the DEL that follows.
     pub cache_dir: PathBuf,
+}
+
+/// Which images there are and how they come here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Folders with a folder for each registry, in which `hosts.toml` says where to pull from.
+    pub registry_dirs: Vec<PathBuf>,
+    /// Layers fetched at the same time, all pulls together.
+    pub max_downloads: usize,
+    /// A download without a byte for so long is given up; zero is for ever.
+    pub progress_timeout: Duration,
+    /// Patterns of names; `*` is any text. Images that have such a name are not collected by the kubelet.
+    pub pinned: Vec<String>,
+    /// containerd may drop layers once they are unpacked.
+    pub discard_unpacked_layers: bool,
+    /// Archives in this folder are imported; nowhere if none.
+    pub import_dir: Option<PathBuf>,
 }
 
 /// One runtime handler.

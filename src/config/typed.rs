@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{CgroupDriver, Cni, Config, Containerd, Handler};
+use super::{CgroupDriver, Cni, Config, Containerd, Handler, Image};
 use crate::error::{Error, Result};
 
 /// What the command line says; it wins over the file.
@@ -44,6 +44,7 @@ pub(super) struct Typed {
     default_runtime: Option<String>,
     containerd: TypedContainerd,
     cni: TypedCni,
+    image: TypedImage,
     runtime: BTreeMap<String, TypedHandler>,
 }
 
@@ -61,6 +62,17 @@ struct TypedCni {
     bin_dirs: Option<Vec<PathBuf>>,
     timeout: Option<u64>,
     cache_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TypedImage {
+    registry_dirs: Option<Vec<PathBuf>>,
+    max_downloads: Option<usize>,
+    progress_timeout: Option<u64>,
+    pinned: Vec<String>,
+    discard_unpacked_layers: bool,
+    import_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -119,9 +131,25 @@ impl Typed {
                 timeout: Duration::from_secs(self.cni.timeout.unwrap_or(60)),
                 cache_dir: path(self.cni.cache_dir, "/var/lib/cni"),
             },
+            image: self.image.meant(),
             default_runtime: self.default_runtime.unwrap_or_else(|| "runc".into()),
             runtimes,
         })
+    }
+}
+
+impl TypedImage {
+    fn meant(self) -> Image {
+        let usual = || vec!["/etc/containerd/certs.d".into(), "/etc/docker/certs.d".into()];
+        let import_dir = self.import_dir.unwrap_or_else(|| "/var/lib/cricket/images".into());
+        Image {
+            registry_dirs: self.registry_dirs.unwrap_or_else(usual),
+            max_downloads: self.max_downloads.unwrap_or(3),
+            progress_timeout: Duration::from_secs(self.progress_timeout.unwrap_or(300)),
+            pinned: self.pinned,
+            discard_unpacked_layers: self.discard_unpacked_layers,
+            import_dir: Some(import_dir).filter(|dir| !dir.as_os_str().is_empty()),
+        }
     }
 }
 

@@ -1,0 +1,23 @@
+//! Registries over HTTP: which servers to ask, what opens them, documents and blobs. Knows nothing of containerd.
+//!
+//! A [`Session`] is one pull's. Whatever it waits for, the cancellation of its call ends.
+
+mod challenge;
+mod credentials;
+mod failure;
+mod fetch;
+mod host;
+mod hosts;
+mod http;
+mod proxy;
+mod secret;
+mod session;
+#[cfg(test)]
+mod testing;
+mod tls;
+mod token;
+mod url;
+
+pub use credentials::Credentials;
+pub use fetch::{Blob, Found};
+pub use session::{Options, Session};
