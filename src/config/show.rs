@@ -90,7 +90,9 @@ impl Page {
         self.key("progress_timeout", image.progress_timeout.as_secs());
         self.note("Names of images that the kubelet must not collect; * is any text.");
         self.key("pinned", list(image.pinned.iter().map(text)));
-        self.note("Let containerd drop layers once they are unpacked: less disk, but such an image cannot be exported.");
+        self.note(
+            "Let containerd drop layers once they are unpacked: less disk, but such an image cannot be exported.",
+        );
         self.key("discard_unpacked_layers", image.discard_unpacked_layers);
         self.note("Archives in this folder are imported, at start and when they appear; empty is nowhere.");
         self.key("import_dir", image.import_dir.as_deref().map_or_else(|| text(""), path));

@@ -194,7 +194,8 @@ mod tests {
 
     #[test]
     fn a_docker_file_has_them_by_registry() {
-        let text = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"YTpi"},"r.io:5000":{"identitytoken":"t"}},"x":1}"#;
+        let text =
+            r#"{"auths":{"https://index.docker.io/v1/":{"auth":"YTpi"},"r.io:5000":{"identitytoken":"t"}},"x":1}"#;
         let of = |registry: &str| Credentials::from_docker_file(text, registry).unwrap();
         assert_eq!(*of("docker.io").for_host("registry-1.docker.io"), pass("a", "b"));
         assert_eq!(*of("r.io:5000").for_host("r.io:5000"), Pass::Identity(Secret::new("t")));

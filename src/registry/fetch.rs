@@ -43,23 +43,35 @@ impl Session {
         let path = format!("manifests/{version}");
         let by_digest = reference.digest();
         let headers = [("accept", MANIFESTS.join(", "))];
-        let asked = self.ask(|host| host.resolve, &path, "HEAD", &headers, |response| match response.status() {
-            200 => Ok(Some(head(&response))),
-            // Some servers do not know HEAD.
-            400 | 405 | 501 => Ok(None),
-            _ => Err(response.into_failure()),
-        })?;
+        let asked = self.ask(
+            |host| host.resolve,
+            &path,
+            "HEAD",
+            &headers,
+            |response| match response.status() {
+                200 => Ok(Some(head(&response))),
+                // Some servers do not know HEAD.
+                400 | 405 | 501 => Ok(None),
+                _ => Err(response.into_failure()),
+            },
+        )?;
         if let Some(found) = asked.filter(|found| found.digest.is_some() && found.size_bytes.is_some()) {
             return checked(found, by_digest);
         }
-        let found = self.ask(|host| host.resolve, &path, "GET", &headers, |response| match response.status() {
-            200 => {
-                let found = head(&response);
-                let bytes = response.bytes(max_bytes)?;
-                Ok(Found { size_bytes: Some(bytes.len() as u64), bytes: Some(bytes), ..found })
-            }
-            _ => Err(response.into_failure()),
-        })?;
+        let found = self.ask(
+            |host| host.resolve,
+            &path,
+            "GET",
+            &headers,
+            |response| match response.status() {
+                200 => {
+                    let found = head(&response);
+                    let bytes = response.bytes(max_bytes)?;
+                    Ok(Found { size_bytes: Some(bytes.len() as u64), bytes: Some(bytes), ..found })
+                }
+                _ => Err(response.into_failure()),
+            },
+        )?;
         checked(found, by_digest)
     }
 
@@ -72,10 +84,16 @@ impl Session {
             true => (format!("manifests/{digest}"), MANIFESTS.join(", ")),
             false => (format!("blobs/{digest}"), "*/*".to_owned()),
         };
-        self.ask(|host| host.pull, &path, "GET", &[("accept", accept)], |response| match response.status() {
-            200 => response.bytes(max_bytes),
-            _ => Err(response.into_failure()),
-        })
+        self.ask(
+            |host| host.pull,
+            &path,
+            "GET",
+            &[("accept", accept)],
+            |response| match response.status() {
+                200 => response.bytes(max_bytes),
+                _ => Err(response.into_failure()),
+            },
+        )
     }
 }
 
@@ -189,24 +207,32 @@ impl Session {
         if offset > 0 {
             headers.push(("range", format!("bytes={offset}-")));
         }
-        self.ask(|host| host.pull, &format!("blobs/{digest}"), "GET", &headers, |response| match response.status() {
-            206 if offset > 0 => match range_start(response.header("content-range")) {
-                Some(start) if start == offset => Ok(Box::new(response.into_reader()) as Box<dyn Read + Send>),
-                _ => Err(Failure::lasting(Error::new(Kind::Unknown, "it sent another range than it was asked for"))),
-            },
-            200 => {
-                if let Some(length) = response.length().filter(|length| *length != size_bytes) {
-                    let text = format!("it has {length} bytes, the manifest says {size_bytes}");
-                    return Err(Failure::lasting(Error::invalid(text)));
+        self.ask(
+            |host| host.pull,
+            &format!("blobs/{digest}"),
+            "GET",
+            &headers,
+            |response| match response.status() {
+                206 if offset > 0 => match range_start(response.header("content-range")) {
+                    Some(start) if start == offset => Ok(Box::new(response.into_reader()) as Box<dyn Read + Send>),
+                    _ => {
+                        Err(Failure::lasting(Error::new(Kind::Unknown, "it sent another range than it was asked for")))
+                    }
+                },
+                200 => {
+                    if let Some(length) = response.length().filter(|length| *length != size_bytes) {
+                        let text = format!("it has {length} bytes, the manifest says {size_bytes}");
+                        return Err(Failure::lasting(Error::invalid(text)));
+                    }
+                    let mut reader = response.into_reader();
+                    // It does not know ranges: what we have is read once more.
+                    let broken = |e: io::Error| Failure::passing(format!("the connection broke: {e}"));
+                    io::copy(&mut reader.by_ref().take(offset), &mut io::sink()).map_err(broken)?;
+                    Ok(Box::new(reader))
                 }
-                let mut reader = response.into_reader();
-                // It does not know ranges: what we have is read once more.
-                let broken = |e: io::Error| Failure::passing(format!("the connection broke: {e}"));
-                io::copy(&mut reader.by_ref().take(offset), &mut io::sink()).map_err(broken)?;
-                Ok(Box::new(reader))
-            }
-            _ => Err(response.into_failure()),
-        })
+                _ => Err(response.into_failure()),
+            },
+        )
         .with_context(|| format!("blob {digest}"))
     }
 }

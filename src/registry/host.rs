@@ -61,7 +61,12 @@ impl Host {
     }
 
     /// Asks for `path` below the API's root, answering challenges. Any status but a 401 is an answer.
-    pub(super) fn ask(&self, path: &str, method: &'static str, headers: &[(&str, String)]) -> Result<Response, Failure> {
+    pub(super) fn ask(
+        &self,
+        path: &str,
+        method: &'static str,
+        headers: &[(&str, String)],
+    ) -> Result<Response, Failure> {
         let mut url = self.config.base.clone();
         url.path = format!("{}/{path}{}", url.path, self.query);
         let mut round = 0;

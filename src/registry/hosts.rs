@@ -384,7 +384,10 @@ mod tests {
         let dir = Dir::new(&[("r.io/ca.crt", ""), ("r.io/me.cert", ""), ("r.io/me.key", ""), ("r.io/readme", "")]);
         let hosts = dir.of("r.io").unwrap();
         let at = |name: &str| dir.0.join("r.io").join(name);
-        assert_eq!((&hosts[0].ca, &hosts[0].clients), (&vec![at("ca.crt")], &vec![(at("me.cert"), Some(at("me.key")))]));
+        assert_eq!(
+            (&hosts[0].ca, &hosts[0].clients),
+            (&vec![at("ca.crt")], &vec![(at("me.cert"), Some(at("me.key")))])
+        );
         fs::remove_file(at("me.key")).unwrap();
         assert!(dir.of("r.io").unwrap_err().to_string().contains("me.key"));
     }

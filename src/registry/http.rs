@@ -146,9 +146,9 @@ impl Http {
             if request.form.is_some() || !matches!(response.status(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
-            let location = response.header("location").ok_or_else(|| {
-                Failure::lasting(Error::new(Kind::Unknown, "it redirects without saying where to"))
-            })?;
+            let location = response
+                .header("location")
+                .ok_or_else(|| Failure::lasting(Error::new(Kind::Unknown, "it redirects without saying where to")))?;
             let next = at.join(location).map_err(|e| Failure::lasting(e.context("it redirects")))?;
             if at.secure && !next.secure {
                 let text = format!("it redirects to {}, which is not encrypted", next.authority);
@@ -219,10 +219,8 @@ impl Http {
             .timeout_per_read(Some(self.patience.read))
             .timeout_per_write(Some(self.patience.read))
             .build();
-        let connector = ()
-            .chain(ConnectProxyConnector::default())
-            .chain(TcpConnector::default())
-            .chain(RustlsConnector::default());
+        let connector =
+            ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(RustlsConnector::default());
         Ok(Agent::with_parts(config, connector, DefaultResolver::default()))
     }
 }

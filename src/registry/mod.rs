@@ -13,7 +13,9 @@ mod proxy;
 mod secret;
 mod session;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod token;
 mod url;

@@ -78,9 +78,7 @@ fn excepts(entry: &str, host: &str, address: Option<IpAddr>, port: u16) -> bool 
 }
 
 fn is_within(address: IpAddr, network: IpAddr, bits: u32) -> bool {
-    let equal = |a: u128, b: u128, width: u32| {
-        bits <= width && (bits == 0 || (a ^ b) >> (width - bits) == 0)
-    };
+    let equal = |a: u128, b: u128, width: u32| bits <= width && (bits == 0 || (a ^ b) >> (width - bits) == 0);
     match (address, network) {
         (IpAddr::V4(a), IpAddr::V4(b)) => equal(a.to_bits().into(), b.to_bits().into(), 32),
         (IpAddr::V6(a), IpAddr::V6(b)) => equal(a.to_bits(), b.to_bits(), 128),

@@ -51,6 +51,7 @@ pub struct Server {
     pub address: String,
     received: Arc<Mutex<Vec<Received>>>,
     over: Arc<AtomicBool>,
+    released: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -58,19 +59,25 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (received, over) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-        let (own, ended, script) = (received.clone(), over.clone(), Arc::new(script));
+        let released = Arc::new(AtomicBool::new(false));
+        let (own, ended, script, freed) = (received.clone(), over.clone(), Arc::new(script), released.clone());
         let accept = move || {
             for connection in listener.incoming() {
                 if ended.load(Ordering::Acquire) {
                     return;
                 }
-                let (own, ended, script) = (own.clone(), ended.clone(), script.clone());
-                let serve = move || serve(connection.unwrap(), &own, &ended, &*script);
+                let (own, script, freed) = (own.clone(), script.clone(), freed.clone());
+                let serve = move || serve(connection.unwrap(), &own, &freed, &*script);
                 std::thread::Builder::new().name("answer".into()).spawn(serve).unwrap();
             }
         };
         std::thread::Builder::new().name("server".into()).spawn(accept).unwrap();
-        Server { address, received, over }
+        Server { address, received, over, released }
+    }
+
+    /// Ends the connections that stall; later ones stall no more.
+    pub fn release(&self) {
+        self.released.store(true, Ordering::Release);
     }
 
     pub fn received(&self) -> Vec<Received> {
@@ -88,7 +95,7 @@ impl Drop for Server {
 fn serve(
     stream: TcpStream,
     received: &Mutex<Vec<Received>>,
-    over: &AtomicBool,
+    released: &AtomicBool,
     script: &dyn Fn(&Received) -> Answer,
 ) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -121,12 +128,11 @@ fn serve(
     let mut stream = stream;
     // The client may be gone.
     stream.write_all(format!("{head}\r\n").as_bytes()).ok();
-    while answer.stall && !over.load(Ordering::Acquire) {
-        // Until the client hangs up.
-        let mut byte = [0];
-        if stream.read(&mut byte).unwrap_or(0) == 0 {
-            return;
-        }
+    if answer.stall {
+        // Until the client hangs up, or the test has seen enough.
+        stream.set_read_timeout(Some(std::time::Duration::from_millis(20))).unwrap();
+        while !released.load(Ordering::Acquire) && !matches!(stream.read(&mut [0]), Ok(0)) {}
+        return;
     }
     if request.method != "HEAD" {
         stream.write_all(&answer.body[..answer.cut.unwrap_or(answer.body.len())]).ok();

@@ -55,7 +55,13 @@ pub(super) fn label(client: &Client, call: &Call, digest: &str, labels: &Labels)
     client.quick(call, &content::UPDATE, &request).map(drop)
 }
 
-pub(super) fn write(client: &Client, call: &Call, reference: &str, blob: &Content, from: &mut dyn Source) -> Result<()> {
+pub(super) fn write(
+    client: &Client,
+    call: &Call,
+    reference: &str,
+    blob: &Content,
+    from: &mut dyn Source,
+) -> Result<()> {
     let written = Ingest::open(client, call, reference, blob).and_then(|ingest| ingest.fill(from));
     match written {
         Err(e) if e.kind() == Kind::AlreadyExists => label(client, call, &blob.digest, &blob.labels),

@@ -10,6 +10,8 @@
 mod job;
 mod lease;
 mod origin;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
