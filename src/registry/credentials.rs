@@ -200,6 +200,6 @@ mod tests {
         assert_eq!(*of("docker.io").for_host("registry-1.docker.io"), pass("a", "b"));
         assert_eq!(*of("r.io:5000").for_host("r.io:5000"), Pass::Identity(Secret::new("t")));
         assert_eq!(of("other.io"), Credentials::default());
-        assert!(Credentials::from_docker_file("[]", "r.io").is_err());
+        assert!(Credentials::from_docker_file("3", "r.io").is_err());
     }
 }

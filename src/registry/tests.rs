@@ -125,7 +125,11 @@ fn with_tokens(token: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> S
 
 #[test]
 fn tokens_are_fetched_and_fetched_again() {
-    let server = with_tokens(|_| Answer::new(200, br#"{"access_token":"good"}"#));
+    let given = AtomicUsize::new(0);
+    let server = with_tokens(move |_| {
+        let n = given.fetch_add(1, Ordering::Relaxed);
+        Answer::new(200, format!("{{\"access_token\":\"good{n}\"}}").as_bytes())
+    });
     let ours = session(&server, &Credentials::default());
     for _ in 0..4 {
         digest_of(&ours, &server).unwrap();

@@ -98,6 +98,7 @@ impl Job {
     /// Ends it and returns what made a layer fail. Blocks until no thread works for it; unless all went well, they are
     /// broken off.
     pub(super) fn end(self, well: bool) -> Option<Error> {
+        let failed = self.shared.state.lock().failed.take();
         if !well {
             self.shared.call.cancel();
         }
@@ -106,7 +107,8 @@ impl Job {
         while state.running > 0 {
             state = self.shared.changed.wait(state);
         }
-        state.failed.take()
+        // What they say of being broken off is no news.
+        failed
     }
 }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 use super::super::testing::*;
 use super::*;
 use crate::containerd::fake::Fault;
-use crate::error::Idempotent;
 use crate::registry::testing::{Answer, Received, Server};
 
 /// What a registry does to an answer.
@@ -78,7 +77,9 @@ impl World {
     }
 
     fn collect(&self) {
-        self.node.fake.delete_image(&Call::unbounded(), "none", true).or_gone().unwrap();
+        let (fake, call) = (&self.node.fake, Call::unbounded());
+        fake.create_lease(&call, "collect", Duration::from_secs(1)).unwrap();
+        fake.delete_lease(&call, "collect", true).unwrap();
     }
 
     fn assert_whole(&self, sample: &Sample, names: usize) {
