@@ -18,6 +18,7 @@ use crate::shipped::Shipped;
 use crate::stdio::Hub;
 use crate::store::fs_usage::FsUsage;
 use crate::store::image::ImageStore;
+use crate::store::pulls::Pulls;
 use crate::store::sessions::Sessions;
 use crate::store::{Container, Sandbox, Store};
 use crate::sync::Mutex;
@@ -56,6 +57,8 @@ pub struct Runtime {
     pub images: ImageStore,
     /// Streaming sessions that wait for their client.
     pub sessions: Sessions,
+    /// Pulls in progress.
+    pub pulls: Arc<Pulls>,
     /// What the snapshots take, as last measured.
     pub fs_usage: FsUsage,
     /// Why requests cannot be served yet.
@@ -98,7 +101,8 @@ impl Runtime {
             refresher: Workers::new(Size { bound: 1, ..SETTLING }),
             sandboxes: Store::new("pod sandbox"),
             containers: Store::new("container"),
-            images: ImageStore::new(),
+            images: ImageStore::with_pins(&config.image.pinned),
+            pulls: Arc::new(Pulls::new(config.image.max_downloads)),
             sessions: Sessions::default(),
             fs_usage: FsUsage::default(),
             not_ready: Mutex::new(Some(format!("waiting for containerd at {}", config.containerd.address.display()))),

@@ -29,6 +29,17 @@ pub(super) fn checked(config: Config) -> Result<Config> {
     }
     config.cni.bin_dirs.iter().try_for_each(|dir| path("cni.bin_dirs", dir))?;
     range("cni.timeout", config.cni.timeout.as_secs(), 1..=3600)?;
+    config.image.registry_dirs.iter().try_for_each(|dir| path("image.registry_dirs", dir))?;
+    range("image.max_downloads", config.image.max_downloads as u64, 1..=32)?;
+    range("image.progress_timeout", config.image.progress_timeout.as_secs(), 0..=86_400)?;
+    for pattern in &config.image.pinned {
+        if pattern.is_empty() || pattern.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(refusal("image.pinned", &format!("{pattern:?} is no pattern of a name")));
+        }
+    }
+    if let Some(dir) = &config.image.import_dir {
+        path("image.import_dir", dir)?;
+    }
     range("shutdown_grace", config.shutdown_grace.as_secs(), 0..=3600)?;
     range("max_calls", config.max_calls as u64, 8..=4096)?;
     range("log_line_bytes", config.log_line_bytes as u64, 256..=1 << 20)?;

@@ -51,6 +51,8 @@ pub struct Config {
     pub cni: Cni,
     /// Exec, attach and port-forward.
     pub streaming: Streaming,
+    /// Images and the registries they come from.
+    pub image: Image,
     /// The handler of a pod that names none; always a key of `runtimes`.
     pub default_runtime: String,
     /// Runtime handlers by name (`runtimeHandler` of a `RuntimeClass`).
@@ -81,6 +83,7 @@ pub struct Cni {
 
 /// The type that a handler has unless it names another, and the one for which we have a shim.
 pub const RUNC: &str = "io.containerd.runc.v2";
+
 /// How clients of exec, attach and port-forward are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Streaming {
@@ -94,6 +97,23 @@ pub struct Streaming {
     pub max_sessions: usize,
     /// A command ends when its client goes away.
     pub end_exec_with_client: bool,
+}
+
+/// Which images there are and how they come here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Folders with a folder for each registry, in which `hosts.toml` says where to pull from.
+    pub registry_dirs: Vec<PathBuf>,
+    /// Layers fetched at the same time, all pulls together.
+    pub max_downloads: usize,
+    /// A download without a byte for so long is given up; zero is for ever.
+    pub progress_timeout: Duration,
+    /// Patterns of names; `*` is any text. Images that have such a name are not collected by the kubelet.
+    pub pinned: Vec<String>,
+    /// containerd may drop layers once they are unpacked.
+    pub discard_unpacked_layers: bool,
+    /// Archives in this folder are imported; nowhere if none.
+    pub import_dir: Option<PathBuf>,
 }
 
 /// One runtime handler.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{CgroupDriver, Cni, Config, Containerd, Handler, Shim, Streaming, UnsetSeccomp, RUNC};
+use super::{CgroupDriver, Cni, Config, Containerd, Handler, Image, Shim, Streaming, UnsetSeccomp, RUNC};
 use crate::error::{Error, Result};
 
 /// What the command line says; it wins over the file.
@@ -50,6 +50,7 @@ pub(super) struct Typed {
     containerd: TypedContainerd,
     cni: TypedCni,
     streaming: TypedStreaming,
+    image: TypedImage,
     runtime: BTreeMap<String, TypedHandler>,
 }
 
@@ -77,6 +78,17 @@ struct TypedStreaming {
     idle_timeout: Option<u64>,
     max_sessions: Option<usize>,
     end_exec_with_client: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TypedImage {
+    registry_dirs: Option<Vec<PathBuf>>,
+    max_downloads: Option<usize>,
+    progress_timeout: Option<u64>,
+    pinned: Vec<String>,
+    discard_unpacked_layers: bool,
+    import_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -150,6 +162,7 @@ impl Typed {
                 cache_dir: path(self.cni.cache_dir, "/var/lib/cni"),
             },
             streaming: self.streaming.meant()?,
+            image: self.image.meant(),
             default_runtime: self.default_runtime.unwrap_or_else(|| "runc".into()),
             runtimes,
         })
@@ -170,6 +183,21 @@ impl TypedStreaming {
 
 fn address(text: &str) -> Result<IpAddr> {
     text.parse().map_err(|_| Error::invalid(format!("configuration: streaming.address `{text}` is not an IP address")))
+}
+
+impl TypedImage {
+    fn meant(self) -> Image {
+        let usual = || vec!["/etc/containerd/certs.d".into(), "/etc/docker/certs.d".into()];
+        let import_dir = self.import_dir.unwrap_or_else(|| "/var/lib/cricket/images".into());
+        Image {
+            registry_dirs: self.registry_dirs.unwrap_or_else(usual),
+            max_downloads: self.max_downloads.unwrap_or(3),
+            progress_timeout: Duration::from_secs(self.progress_timeout.unwrap_or(300)),
+            pinned: self.pinned,
+            discard_unpacked_layers: self.discard_unpacked_layers,
+            import_dir: Some(import_dir).filter(|dir| !dir.as_os_str().is_empty()),
+        }
+    }
 }
 
 impl TypedHandler {

@@ -40,6 +40,10 @@ pub fn cri(table: Table<Runtime>) -> Table<Runtime> {
         .unary(&runtime_service::LIST_CONTAINER_STATS, container::list_stats)
         .quick(&image_service::LIST_IMAGES, image::list_images)
         .quick(&image_service::IMAGE_STATUS, image::image_status)
+        .stream(&image_service::STREAM_IMAGES, |rt, _, request, out| {
+            image::stream_images(rt, request, &mut |part| out.send(part))
+        })
+        .unary(&image_service::PULL_IMAGE, image::pull_image)
         .unary(&image_service::REMOVE_IMAGE, image::remove_image)
         .unary(&image_service::IMAGE_FS_INFO, image::image_fs_info)
         .rest(runtime_service::ALL)

@@ -7,6 +7,7 @@ mod container_state;
 pub mod fs_usage;
 pub mod image;
 pub mod index;
+pub mod pulls;
 pub mod record;
 pub mod sandbox;
 pub mod sessions;
