@@ -1,12 +1,13 @@
 //! The configuration as typed, and what it means: every key is optional, an unknown one is refused.
 
+use core::net::{IpAddr, Ipv4Addr};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{CgroupDriver, Cni, Config, Containerd, Handler, Shim, RUNC};
+use super::{CgroupDriver, Cni, Config, Containerd, Handler, Image, Shim, Streaming, UnsetSeccomp, RUNC};
 use crate::error::{Error, Result};
 
 /// What the command line says; it wins over the file.
@@ -41,9 +42,15 @@ pub(super) struct Typed {
     shutdown_grace: Option<u64>,
     log_line_bytes: Option<usize>,
     cgroup_driver: Option<String>,
+    unset_seccomp_profile: Option<String>,
+    enable_selinux: Option<bool>,
+    unprivileged_ports: Option<bool>,
+    unprivileged_ping: Option<bool>,
     default_runtime: Option<String>,
     containerd: TypedContainerd,
     cni: TypedCni,
+    streaming: TypedStreaming,
+    image: TypedImage,
     runtime: BTreeMap<String, TypedHandler>,
 }
 
@@ -65,6 +72,27 @@ struct TypedCni {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct TypedStreaming {
+    address: Option<String>,
+    port: Option<u16>,
+    idle_timeout: Option<u64>,
+    max_sessions: Option<usize>,
+    end_exec_with_client: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TypedImage {
+    registry_dirs: Option<Vec<PathBuf>>,
+    max_downloads: Option<usize>,
+    progress_timeout: Option<u64>,
+    pinned: Vec<String>,
+    discard_unpacked_layers: bool,
+    import_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct TypedHandler {
     r#type: Option<String>,
     shim: Option<String>,
@@ -73,6 +101,10 @@ struct TypedHandler {
     systemd_cgroup: Option<bool>,
     snapshotter: String,
     privileged_without_host_devices: bool,
+    pod_annotations: Vec<String>,
+    container_annotations: Vec<String>,
+    base_spec: PathBuf,
+    config_path: PathBuf,
 }
 
 /// Reads the file's text.
@@ -115,6 +147,10 @@ impl Typed {
             shutdown_grace: Duration::from_secs(self.shutdown_grace.unwrap_or(15)),
             log_line_bytes: self.log_line_bytes.unwrap_or(16384),
             cgroup_driver: cgroup_driver(flags.cgroup_driver.or(self.cgroup_driver).as_deref().unwrap_or("auto"))?,
+            unset_seccomp_profile: unset_seccomp(self.unset_seccomp_profile.as_deref().unwrap_or("unconfined"))?,
+            enable_selinux: self.enable_selinux.unwrap_or(false),
+            unprivileged_ports: self.unprivileged_ports.unwrap_or(true),
+            unprivileged_ping: self.unprivileged_ping.unwrap_or(true),
             containerd: Containerd {
                 address: path(flags.containerd.or(self.containerd.address), "/run/containerd/containerd.sock"),
                 snapshotter: flags.snapshotter.or(self.containerd.snapshotter).unwrap_or_else(|| "overlayfs".into()),
@@ -125,9 +161,42 @@ impl Typed {
                 timeout: Duration::from_secs(self.cni.timeout.unwrap_or(60)),
                 cache_dir: path(self.cni.cache_dir, "/var/lib/cni"),
             },
+            streaming: self.streaming.meant()?,
+            image: self.image.meant(),
             default_runtime: self.default_runtime.unwrap_or_else(|| "runc".into()),
             runtimes,
         })
+    }
+}
+
+impl TypedStreaming {
+    fn meant(self) -> Result<Streaming> {
+        Ok(Streaming {
+            address: self.address.map_or(Ok(Ipv4Addr::LOCALHOST.into()), |text| address(&text))?,
+            port: self.port.unwrap_or(0),
+            idle_timeout: Duration::from_secs(self.idle_timeout.unwrap_or(4 * 3600)),
+            max_sessions: self.max_sessions.unwrap_or(256),
+            end_exec_with_client: self.end_exec_with_client.unwrap_or(true),
+        })
+    }
+}
+
+fn address(text: &str) -> Result<IpAddr> {
+    text.parse().map_err(|_| Error::invalid(format!("configuration: streaming.address `{text}` is not an IP address")))
+}
+
+impl TypedImage {
+    fn meant(self) -> Image {
+        let usual = || vec!["/etc/containerd/certs.d".into(), "/etc/docker/certs.d".into()];
+        let import_dir = self.import_dir.unwrap_or_else(|| "/var/lib/cricket/images".into());
+        Image {
+            registry_dirs: self.registry_dirs.unwrap_or_else(usual),
+            max_downloads: self.max_downloads.unwrap_or(3),
+            progress_timeout: Duration::from_secs(self.progress_timeout.unwrap_or(300)),
+            pinned: self.pinned,
+            discard_unpacked_layers: self.discard_unpacked_layers,
+            import_dir: Some(import_dir).filter(|dir| !dir.as_os_str().is_empty()),
+        }
     }
 }
 
@@ -143,6 +212,10 @@ impl TypedHandler {
             systemd_cgroup: self.systemd_cgroup,
             snapshotter: Some(self.snapshotter).filter(|s| !s.is_empty()),
             privileged_without_host_devices: self.privileged_without_host_devices,
+            pod_annotations: self.pod_annotations,
+            container_annotations: self.container_annotations,
+            base_spec: path(self.base_spec),
+            config_path: path(self.config_path),
         })
     }
 }
@@ -165,6 +238,12 @@ fn cgroup_driver(word: &str) -> Result<CgroupDriver> {
         .into_iter()
         .find(|d| d.as_str() == word)
         .ok_or_else(|| Error::invalid(format!("cgroup_driver `{word}`: not one of `auto`, `cgroupfs`, `systemd`")))
+}
+
+fn unset_seccomp(word: &str) -> Result<UnsetSeccomp> {
+    [UnsetSeccomp::Unconfined, UnsetSeccomp::RuntimeDefault].into_iter().find(|p| p.as_str() == word).ok_or_else(|| {
+        Error::invalid(format!("unset_seccomp_profile `{word}`: not one of `unconfined`, `runtime/default`"))
+    })
 }
 
 #[cfg(test)]
@@ -212,6 +291,7 @@ mod tests {
         assert!(refused("log_level = \"loud\"").contains("`debug`"));
         assert!(refused("cgroup_driver = \"openrc\"").contains("`systemd`"));
         assert!(refused("[runtime.x]\nshim = \"go\"").contains("runtime.x.shim `go`: not one of `auto`, `cricket`"));
+        assert!(refused("unset_seccomp_profile = \"none\"").contains("`runtime/default`"));
         let flags = Overrides { log_level: Some("loud".into()), ..Overrides::default() };
         assert_eq!(Config::parse("", flags).map_err(|e| e.kind()), Err(Kind::InvalidArgument));
     }

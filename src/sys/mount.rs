@@ -10,7 +10,7 @@ use super::{c_path, check};
 const MAX_STACKED: usize = 16;
 
 /// `mount(2)`.
-fn mount(source: &Path, target: &Path, kind: &str, flags: libc::c_ulong, data: &str) -> io::Result<()> {
+pub(super) fn mount(source: &Path, target: &Path, kind: &str, flags: libc::c_ulong, data: &str) -> io::Result<()> {
     let (source, target) = (c_path(source)?, c_path(target)?);
     let kind = CString::new(kind).map_err(io::Error::other)?;
     let data = CString::new(data).map_err(io::Error::other)?;
@@ -22,6 +22,12 @@ fn mount(source: &Path, target: &Path, kind: &str, flags: libc::c_ulong, data: &
 /// Binds `source` on the existing file or directory `target`.
 pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
     mount(source, target, "", libc::MS_BIND, "")
+}
+
+/// Cuts the calling thread's mount namespace off: what is mounted in it from now on stays in it. Only in a namespace of
+/// the thread's own.
+pub(super) fn make_private() -> io::Result<()> {
+    mount(Path::new(""), Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")
 }
 
 /// A tmpfs for a pod's `/dev/shm`: world-writable with the sticky bit, no devices, no setuid, no exec.

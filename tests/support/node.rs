@@ -188,7 +188,7 @@ impl Node {
             files: vec![
                 NewFile { path: "bin/busybox", mode: 0o755, bytes: Bytes::File(busybox) },
                 inline("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/:/bin/sh\n"),
-                inline("etc/group", "root:x:0:\nweb:x:1001:\n"),
+                inline("etc/group", "root:x:0:\nweb:x:1001:\nstaff:x:50000:web\n"),
                 inline("tmp/.keep", ""),
             ],
             entrypoint: vec![BUSYBOX, "sh", "-c"],
