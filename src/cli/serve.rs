@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::containerd::Client;
 use crate::error::{Context, Result};
 use crate::host::Host;
+use crate::image::folder::Folder;
 use crate::monitor::Monitor;
 use crate::runtime::{Parts, Runtime};
 use crate::server::{services, Options, Server};
@@ -32,6 +33,7 @@ pub(super) fn serve(config: &Config) -> Result<()> {
     let server = Server::start(runtime.clone(), &config.socket, &options, services::cri)?;
     log::info!("serving the CRI on {}", config.socket.display());
     // Until containerd answers and everything is recovered, calls are answered `Unavailable`.
+    let folder = Folder::start(runtime.clone())?;
     let monitor = Monitor::start(runtime)?;
     tell_systemd("READY=1");
 
@@ -39,6 +41,9 @@ pub(super) fn serve(config: &Config) -> Result<()> {
     tell_systemd("STOPPING=1");
     log::info!("signal {signal}: shutting down; containers keep running");
     server.shutdown(config.shutdown_grace);
+    if let Some(folder) = folder {
+        folder.stop();
+    }
     monitor.stop();
     Ok(())
 }

@@ -5,6 +5,7 @@ pub mod epoll;
 pub mod eventfd;
 pub mod fifo;
 pub mod grpc_deadline;
+pub mod inotify;
 pub mod lock_file;
 pub mod mount;
 pub mod namespace;

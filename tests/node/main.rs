@@ -13,6 +13,8 @@ mod cri;
 mod elf;
 #[path = "../support/node.rs"]
 mod node;
+#[path = "../image/registry.rs"]
+mod registry;
 
 mod budget;
 mod container;
@@ -21,5 +23,6 @@ mod exits;
 mod leaks;
 mod logs;
 mod pod;
+mod pull;
 mod restart;
 mod selftest;
