@@ -28,6 +28,8 @@ pub mod registry;
 pub mod cni;
 pub mod cgroup;
 pub mod stdio;
+pub mod shim;
+pub mod shipped;
 pub mod store;
 pub mod runtime;
 // verbs: one file per RPC
@@ -38,5 +40,6 @@ pub mod node;
 pub mod recover;
 pub mod monitor;
 // front
+pub mod streaming;
 pub mod server;
 pub mod cli;

@@ -12,7 +12,7 @@ mod source;
 mod types;
 
 pub use client::Client;
-pub use runc::RuncOptions;
+pub use runc::{config_file, RuncOptions};
 pub use source::Source;
 pub use types::*;
 

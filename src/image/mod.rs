@@ -30,6 +30,7 @@ mod verbs;
 use crate::containerd::Containerd;
 use crate::store::image::ImageStore;
 
+pub use fs_info::usage_of;
 pub use verbs::{at, image_fs_info, image_status, list_images, pull_image, remove_image, stream_images};
 
 /// What the image verbs work on.

@@ -32,7 +32,12 @@ pub fn cri(table: Table<Runtime>) -> Table<Runtime> {
         .quick(&runtime_service::LIST_CONTAINERS, container::list)
         .quick(&runtime_service::CONTAINER_STATUS, container::status)
         .unary(&runtime_service::EXEC_SYNC, container::exec_sync)
+        .quick(&runtime_service::EXEC, container::exec)
+        .quick(&runtime_service::ATTACH, container::attach)
+        .quick(&runtime_service::PORT_FORWARD, sandbox::port_forward)
         .unary(&runtime_service::REOPEN_CONTAINER_LOG, container::reopen_log)
+        .unary(&runtime_service::CONTAINER_STATS, container::stats)
+        .unary(&runtime_service::LIST_CONTAINER_STATS, container::list_stats)
         .quick(&image_service::LIST_IMAGES, image::list_images)
         .quick(&image_service::IMAGE_STATUS, image::image_status)
         .stream(&image_service::STREAM_IMAGES, |rt, _, request, out| {

@@ -10,6 +10,7 @@ pub mod index;
 pub mod pulls;
 pub mod record;
 pub mod sandbox;
+pub mod sessions;
 
 pub use container::{Container, ContainerState};
 pub use index::{Reservation, Store};

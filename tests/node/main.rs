@@ -15,6 +15,8 @@ mod elf;
 mod node;
 #[path = "../image/registry.rs"]
 mod registry;
+#[path = "../support/stream.rs"]
+mod stream;
 
 mod budget;
 mod container;
@@ -25,4 +27,8 @@ mod logs;
 mod pod;
 mod pull;
 mod restart;
+mod security;
 mod selftest;
+mod shim;
+mod streaming;
+mod stats;
