@@ -13,6 +13,8 @@ mod cri;
 mod elf;
 #[path = "../support/node.rs"]
 mod node;
+#[path = "../image/registry.rs"]
+mod registry;
 #[path = "../support/stream.rs"]
 mod stream;
 
@@ -23,6 +25,7 @@ mod exits;
 mod leaks;
 mod logs;
 mod pod;
+mod pull;
 mod restart;
 mod security;
 mod selftest;

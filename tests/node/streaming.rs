@@ -242,7 +242,10 @@ fn a_client_that_vanishes_takes_its_command_along() {
         client.vanish();
     }
     // In the middle of a request, of a frame, of its input; and with a goodbye.
-    std::net::TcpStream::connect(fresh()[7..].split('/').next().expect("a place")).expect("connect").write_all(b"GET").expect("send");
+    std::net::TcpStream::connect(fresh()[7..].split('/').next().expect("a place"))
+        .expect("connect")
+        .write_all(b"GET")
+        .expect("send");
     for last in [&b"\x80\x03\0"[..], &[0, 0, 0, 3, 0, 1, 0, 0, 9], b"\x80\x03\0\x07\0\0\0\x08\0\0\0\0\0\0\0\0"] {
         let mut client = exec(&node, &id, &script, &streams);
         until("the command runs", || running(&script) > 0);
@@ -272,7 +275,8 @@ fn frames_that_break_the_protocol_end_the_session_and_nothing_else() {
         until("the command is gone", || running(&script) == 0);
     }
     // Too early, unknown and unwanted streams; a stream that is reset.
-    let mut client = spdy(&url(&node.cri, &request_for(&id, "true", &["stdin", "stdout"])).expect("Exec"), V4).upgraded();
+    let mut client =
+        spdy(&url(&node.cri, &request_for(&id, "true", &["stdin", "stdout"])).expect("Exec"), V4).upgraded();
     client.open(1, &[("streamtype", "error")]);
     client.open(3, &[("streamtype", "stdin")]);
     client.data(3, false, b"early");
@@ -317,8 +321,7 @@ fn many_sessions_leave_nothing() {
     (0..10).for_each(once);
     let held = || Holdings::at_rest(node.daemon_pid());
     let (before, held_before) = (census::Census::take(&node), held());
-    let scripts: Vec<Client> =
-        (0..100).map(|_| exec(&node, &id, "read x; echo $x", &["stdin", "stdout"])).collect();
+    let scripts: Vec<Client> = (0..100).map(|_| exec(&node, &id, "read x; echo $x", &["stdin", "stdout"])).collect();
     for mut client in scripts {
         client.data(3, false, b"all\n");
         assert_eq!(client.rest()[2], b"all\n");
@@ -425,7 +428,8 @@ fn ports_of_the_host_and_of_a_websocket() {
     drop(socket);
     assert_eq!(until_ended(&mut client, vec![1, 3])[&3], b"and back");
 
-    let request = PortForwardRequest { pod_sandbox_id: pod.id.clone(), port: vec![i32::from(port)], ..Default::default() };
+    let request =
+        PortForwardRequest { pod_sandbox_id: pod.id.clone(), port: vec![i32::from(port)], ..Default::default() };
     let url = node.cri.call(&rpc::PORT_FORWARD, &request).expect("PortForward").url;
     let mut client = websocket(&url, V4).upgraded();
     for channel in [0, 1] {
