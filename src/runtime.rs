@@ -14,9 +14,12 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::layout::Layout;
 use crate::oci::facts::{CgroupMode, HandlerFacts};
+use crate::shipped::Shipped;
 use crate::stdio::Hub;
 use crate::store::fs_usage::FsUsage;
 use crate::store::image::ImageStore;
+use crate::store::pulls::Pulls;
+use crate::store::sessions::Sessions;
 use crate::store::{Container, Sandbox, Store};
 use crate::sync::Mutex;
 use crate::workers::{Size, Workers};
@@ -40,6 +43,8 @@ pub struct Runtime {
     pub cni: Cni,
     /// Container output.
     pub hub: Hub,
+    /// Our shim.
+    pub shipped: Shipped,
     /// Threads for what no client waits for: settling exits.
     pub workers: Workers,
     /// A thread for images that changed in containerd.
@@ -50,6 +55,10 @@ pub struct Runtime {
     pub containers: Store<Container>,
     /// Images.
     pub images: ImageStore,
+    /// Streaming sessions that wait for their client.
+    pub sessions: Sessions,
+    /// Pulls in progress.
+    pub pulls: Arc<Pulls>,
     /// What the snapshots take, as last measured.
     pub fs_usage: FsUsage,
     /// Why requests cannot be served yet.
@@ -79,8 +88,10 @@ impl Runtime {
         let Parts { config, host, containerd, hub, base_specs } = parts;
         let cni =
             Cni::new(&config.cni.conf_dir, config.cni.bin_dirs.clone(), &config.cni.cache_dir, config.cni.timeout);
+        let layout = Layout::new(&config);
         Runtime {
-            layout: Layout::new(&config),
+            shipped: Shipped::new(layout.shim(), config.containerd.address.clone()),
+            layout,
             cni,
             hub,
             host,
@@ -90,7 +101,9 @@ impl Runtime {
             refresher: Workers::new(Size { bound: 1, ..SETTLING }),
             sandboxes: Store::new("pod sandbox"),
             containers: Store::new("container"),
-            images: ImageStore::new(),
+            images: ImageStore::with_pins(&config.image.pinned),
+            pulls: Arc::new(Pulls::new(config.image.max_downloads)),
+            sessions: Sessions::default(),
             fs_usage: FsUsage::default(),
             not_ready: Mutex::new(Some(format!("waiting for containerd at {}", config.containerd.address.display()))),
             connected: AtomicBool::new(false),

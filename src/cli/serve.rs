@@ -11,6 +11,7 @@ use crate::monitor::Monitor;
 use crate::runtime::{Parts, Runtime};
 use crate::server::{services, Options, Server};
 use crate::stdio::{Hub, Limits};
+use crate::streaming::Streaming;
 use crate::sys::c_core;
 use crate::sys::notify::notify;
 use crate::sys::signal::{Blocked, SIGINT, SIGTERM};
@@ -33,6 +34,7 @@ pub(super) fn serve(config: &Config) -> Result<()> {
     let options = Options { max_calls: config.max_calls };
     let server = Server::start(runtime.clone(), &config.socket, &options, services::cri)?;
     log::info!("serving the CRI on {}", config.socket.display());
+    let streaming = Streaming::start(runtime.clone())?;
     // Until containerd answers and everything is recovered, calls are answered `Unavailable`.
     let monitor = Monitor::start(runtime)?;
     tell_systemd("READY=1");
@@ -41,6 +43,7 @@ pub(super) fn serve(config: &Config) -> Result<()> {
     tell_systemd("STOPPING=1");
     log::info!("signal {signal}: shutting down; containers keep running");
     server.shutdown(config.shutdown_grace);
+    streaming.stop(config.shutdown_grace);
     monitor.stop();
     Ok(())
 }

@@ -7,6 +7,7 @@ pub mod glob;
 mod show;
 mod typed;
 
+use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,6 +49,10 @@ pub struct Config {
     pub containerd: Containerd,
     /// Pod networking.
     pub cni: Cni,
+    /// Exec, attach and port-forward.
+    pub streaming: Streaming,
+    /// Images and the registries they come from.
+    pub image: Image,
     /// The handler of a pod that names none; always a key of `runtimes`.
     pub default_runtime: String,
     /// Runtime handlers by name (`runtimeHandler` of a `RuntimeClass`).
@@ -76,11 +81,48 @@ pub struct Cni {
     pub cache_dir: PathBuf,
 }
 
+/// The type that a handler has unless it names another, and the one for which we have a shim.
+pub const RUNC: &str = "io.containerd.runc.v2";
+
+/// How clients of exec, attach and port-forward are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Streaming {
+    /// Where: a loopback address, for the kubelet relays.
+    pub address: IpAddr,
+    /// Its port; 0 is any.
+    pub port: u16,
+    /// How long a session may be silent.
+    pub idle_timeout: Duration,
+    /// Bound on sessions at the same time.
+    pub max_sessions: usize,
+    /// A command ends when its client goes away.
+    pub end_exec_with_client: bool,
+}
+
+/// Which images there are and how they come here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Folders with a folder for each registry, in which `hosts.toml` says where to pull from.
+    pub registry_dirs: Vec<PathBuf>,
+    /// Layers fetched at the same time, all pulls together.
+    pub max_downloads: usize,
+    /// A download without a byte for so long is given up; zero is for ever.
+    pub progress_timeout: Duration,
+    /// Patterns of names; `*` is any text. Images that have such a name are not collected by the kubelet.
+    pub pinned: Vec<String>,
+    /// containerd may drop layers once they are unpacked.
+    pub discard_unpacked_layers: bool,
+    /// Archives in this folder are imported; nowhere if none.
+    pub import_dir: Option<PathBuf>,
+}
+
 /// One runtime handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handler {
-    /// containerd's runtime type, which names the shim: `io.containerd.runc.v2`.
+    /// containerd's runtime type: `io.containerd.runc.v2` for OCI runtimes like runc.
     pub runtime_type: String,
+    /// Which shim looks after containers of that type.
+    pub shim: Shim,
     /// The OCI runtime binary; the shim's own default if none.
     pub binary: Option<PathBuf>,
     /// The OCI runtime's state folder; the shim's own default if none.
@@ -108,6 +150,28 @@ pub enum UnsetSeccomp {
     Unconfined,
     /// The filter of RuntimeDefault.
     RuntimeDefault,
+}
+
+/// Whose shim looks after the containers of an OCI runtime like runc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shim {
+    /// Ours where containerd can run it, else containerd's.
+    Auto,
+    /// Ours, or no container.
+    Cricket,
+    /// containerd's, `containerd-shim-runc-v2`.
+    RuncV2,
+}
+
+impl Shim {
+    /// The word in the configuration file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Shim::Auto => "auto",
+            Shim::Cricket => "cricket",
+            Shim::RuncV2 => "runc-v2",
+        }
+    }
 }
 
 /// Who manages cgroups, to agree with the kubelet's `cgroupDriver`.
@@ -198,6 +262,7 @@ mod tests {
             timeout = 7
             [runtime.runc]
             systemd_cgroup = false
+            shim = "cricket"
             [runtime.kata]
             type = "io.containerd.kata.v2"
             binary = "/usr/bin/kata"

@@ -1,12 +1,13 @@
 //! The configuration as typed, and what it means: every key is optional, an unknown one is refused.
 
+use core::net::{IpAddr, Ipv4Addr};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{CgroupDriver, Cni, Config, Containerd, Handler, UnsetSeccomp};
+use super::{CgroupDriver, Cni, Config, Containerd, Handler, Image, Shim, Streaming, UnsetSeccomp, RUNC};
 use crate::error::{Error, Result};
 
 /// What the command line says; it wins over the file.
@@ -48,6 +49,8 @@ pub(super) struct Typed {
     default_runtime: Option<String>,
     containerd: TypedContainerd,
     cni: TypedCni,
+    streaming: TypedStreaming,
+    image: TypedImage,
     runtime: BTreeMap<String, TypedHandler>,
 }
 
@@ -69,8 +72,30 @@ struct TypedCni {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct TypedStreaming {
+    address: Option<String>,
+    port: Option<u16>,
+    idle_timeout: Option<u64>,
+    max_sessions: Option<usize>,
+    end_exec_with_client: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TypedImage {
+    registry_dirs: Option<Vec<PathBuf>>,
+    max_downloads: Option<usize>,
+    progress_timeout: Option<u64>,
+    pinned: Vec<String>,
+    discard_unpacked_layers: bool,
+    import_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct TypedHandler {
     r#type: Option<String>,
+    shim: Option<String>,
     binary: PathBuf,
     root: PathBuf,
     systemd_cgroup: Option<bool>,
@@ -104,9 +129,14 @@ impl Typed {
     /// Fills in the defaults and lets the command line win. Values are translated, not yet judged.
     pub(super) fn meant(self, flags: Overrides) -> Result<Config> {
         let path = |typed: Option<PathBuf>, default: &str| typed.unwrap_or_else(|| default.into());
-        let mut runtimes: BTreeMap<String, Handler> =
-            self.runtime.into_iter().map(|(name, typed)| (name, typed.meant())).collect();
-        runtimes.entry("runc".to_owned()).or_insert_with(|| TypedHandler::default().meant());
+        let mut runtimes = BTreeMap::new();
+        for (name, typed) in self.runtime {
+            let handler = typed.meant(&name)?;
+            runtimes.insert(name, handler);
+        }
+        if !runtimes.contains_key("runc") {
+            runtimes.insert("runc".to_owned(), TypedHandler::default().meant("runc")?);
+        }
         Ok(Config {
             socket: path(flags.socket.or(self.socket), "/run/cricket/cricket.sock"),
             root: path(flags.root.or(self.root), "/var/lib/cricket"),
@@ -131,18 +161,52 @@ impl Typed {
                 timeout: Duration::from_secs(self.cni.timeout.unwrap_or(60)),
                 cache_dir: path(self.cni.cache_dir, "/var/lib/cni"),
             },
+            streaming: self.streaming.meant()?,
+            image: self.image.meant(),
             default_runtime: self.default_runtime.unwrap_or_else(|| "runc".into()),
             runtimes,
         })
     }
 }
 
+impl TypedStreaming {
+    fn meant(self) -> Result<Streaming> {
+        Ok(Streaming {
+            address: self.address.map_or(Ok(Ipv4Addr::LOCALHOST.into()), |text| address(&text))?,
+            port: self.port.unwrap_or(0),
+            idle_timeout: Duration::from_secs(self.idle_timeout.unwrap_or(4 * 3600)),
+            max_sessions: self.max_sessions.unwrap_or(256),
+            end_exec_with_client: self.end_exec_with_client.unwrap_or(true),
+        })
+    }
+}
+
+fn address(text: &str) -> Result<IpAddr> {
+    text.parse().map_err(|_| Error::invalid(format!("configuration: streaming.address `{text}` is not an IP address")))
+}
+
+impl TypedImage {
+    fn meant(self) -> Image {
+        let usual = || vec!["/etc/containerd/certs.d".into(), "/etc/docker/certs.d".into()];
+        let import_dir = self.import_dir.unwrap_or_else(|| "/var/lib/cricket/images".into());
+        Image {
+            registry_dirs: self.registry_dirs.unwrap_or_else(usual),
+            max_downloads: self.max_downloads.unwrap_or(3),
+            progress_timeout: Duration::from_secs(self.progress_timeout.unwrap_or(300)),
+            pinned: self.pinned,
+            discard_unpacked_layers: self.discard_unpacked_layers,
+            import_dir: Some(import_dir).filter(|dir| !dir.as_os_str().is_empty()),
+        }
+    }
+}
+
 impl TypedHandler {
     /// An empty string means the same as no key at all.
-    fn meant(self) -> Handler {
+    fn meant(self, name: &str) -> Result<Handler> {
         let path = |p: PathBuf| (!p.as_os_str().is_empty()).then_some(p);
-        Handler {
-            runtime_type: self.r#type.unwrap_or_else(|| "io.containerd.runc.v2".into()),
+        Ok(Handler {
+            runtime_type: self.r#type.unwrap_or_else(|| RUNC.into()),
+            shim: shim(name, self.shim.as_deref().unwrap_or("auto"))?,
             binary: path(self.binary),
             root: path(self.root),
             systemd_cgroup: self.systemd_cgroup,
@@ -152,8 +216,15 @@ impl TypedHandler {
             container_annotations: self.container_annotations,
             base_spec: path(self.base_spec),
             config_path: path(self.config_path),
-        }
+        })
     }
+}
+
+fn shim(name: &str, word: &str) -> Result<Shim> {
+    [Shim::Auto, Shim::Cricket, Shim::RuncV2]
+        .into_iter()
+        .find(|shim| shim.as_str() == word)
+        .ok_or_else(|| Error::invalid(format!("runtime.{name}.shim `{word}`: not one of `auto`, `cricket`, `runc-v2`")))
 }
 
 fn log_level(word: &str) -> Result<log::LevelFilter> {
@@ -219,6 +290,7 @@ mod tests {
     fn unknown_words_are_refused_with_the_known_ones() {
         assert!(refused("log_level = \"loud\"").contains("`debug`"));
         assert!(refused("cgroup_driver = \"openrc\"").contains("`systemd`"));
+        assert!(refused("[runtime.x]\nshim = \"go\"").contains("runtime.x.shim `go`: not one of `auto`, `cricket`"));
         assert!(refused("unset_seccomp_profile = \"none\"").contains("`runtime/default`"));
         let flags = Overrides { log_level: Some("loud".into()), ..Overrides::default() };
         assert_eq!(Config::parse("", flags).map_err(|e| e.kind()), Err(Kind::InvalidArgument));

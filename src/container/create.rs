@@ -200,7 +200,7 @@ impl Plan<'_> {
             id: self.id.to_string(),
             labels: oci::labels::of(&self.config.labels, &self.image.config.labels),
             image: self.image.names.first().cloned().unwrap_or_default(),
-            runtime: self.handler.runtime_type.clone(),
+            runtime: rt.shipped.runtime_type(self.handler)?,
             runtime_options: runtime_options(self.handler, handler.systemd_cgroup)?,
             spec,
             snapshotter: snapshotter.to_owned(),

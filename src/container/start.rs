@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::call::Call;
 use crate::cgroup;
 use crate::clock;
-use crate::container::streams::{attach, wire};
+use crate::container::streams::attach;
 use crate::container::{exit, task};
 use crate::containerd::{Mount, NewTask, SnapshotRef};
 use crate::error::{Context, Error, Result};
@@ -62,13 +62,13 @@ fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<(u32, i64)
     let at = SnapshotRef { snapshotter: &record.snapshotter, key: &record.snapshot_key };
     let rootfs = rt.containerd.snapshot_mounts(call, &at).context("mounts of the root filesystem")?;
     let rootfs = labelled(rt, rootfs, &record.spec);
-    let fifos = attach(rt, container)?;
+    let wires = attach(rt, container, &record.runtime)?;
     let new = NewTask {
         id: id.to_owned(),
         rootfs,
-        stdin: wire(fifos.stdin.as_ref()),
-        stdout: wire(fifos.stdout.as_ref()),
-        stderr: wire(fifos.stderr.as_ref()),
+        stdin: wires.stdin,
+        stdout: wires.stdout,
+        stderr: wires.stderr,
         terminal: container.config.tty,
         options: record.runtime_options,
     };
@@ -76,6 +76,7 @@ fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<(u32, i64)
     let pid = rt.containerd.create_task(call, &new).context("create task")?;
     // Now, while the process waits to be started: later it may be gone.
     container.set_oom_file(cgroup::oom_file(pid));
+    container.meter.attach(pid);
     call.check()?;
     // Before the start: a short process has ended before containerd answers, and not before it started.
     let started_at = clock::now();

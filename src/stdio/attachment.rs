@@ -1,6 +1,7 @@
 //! A client of a container's socket: follows its output, writes its input, has its log opened again.
 
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use super::wire;
@@ -81,9 +82,45 @@ impl Attachment {
         send(&self.0, wire::CLOSE_STDIN, &[])
     }
 
+    /// From now on nothing here blocks: [`Attachment::hear`] is `DeadlineExceeded` when there is nothing to hear.
+    pub fn set_nonblocking(&self) -> Result<()> {
+        self.0.set_nonblocking().context("attach")
+    }
+
+    /// As [`Attachment::write`], as many bytes as there is room for now; possibly none.
+    ///
+    /// # Errors
+    /// `Unavailable` if the relay is gone.
+    pub fn offer(&self, bytes: &[u8]) -> Result<usize> {
+        let bytes = &bytes[..bytes.len().min(wire::MOST)];
+        Ok(if self.offer_message(wire::STDIN, bytes)? { bytes.len() } else { 0 })
+    }
+
+    /// As [`Attachment::close_stdin`]; whether there was room for it.
+    ///
+    /// # Errors
+    /// `Unavailable` if the relay is gone.
+    pub fn offer_close(&self) -> Result<bool> {
+        self.offer_message(wire::CLOSE_STDIN, &[])
+    }
+
+    fn offer_message(&self, kind: u8, bytes: &[u8]) -> Result<bool> {
+        match self.0.send([&[kind], bytes]) {
+            Ok(()) => Ok(true),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(false),
+            Err(e) => Err(gone(&e)),
+        }
+    }
+
     /// Ends the connection: an [`Attachment::hear`] that blocks in another thread returns.
     pub fn detach(&self) {
         self.0.shut_down();
+    }
+}
+
+impl AsFd for Attachment {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -291,6 +328,30 @@ mod tests {
         let (first, second) = got.split_at(3 * wire::MOST);
         assert!(first.iter().all(|byte| *byte == b'g'));
         assert_eq!(second, b"other");
+    }
+
+    #[test]
+    fn one_that_does_not_block_says_so() {
+        let rig = Rig::new("nonblocking", true);
+        let (attachment, mut stdin) = (rig.attach(), rig.stdin());
+        attachment.set_nonblocking().unwrap();
+        let nothing = attachment.hear(&mut [0; wire::MOST + 1]).map(drop).map_err(|e| e.kind());
+        assert_eq!(nothing, Err(Kind::DeadlineExceeded));
+        let mut offered = 0;
+        // Nobody reads: the pipe, the relay's message and the socket fill up.
+        loop {
+            match attachment.offer(&[b'x'; wire::MOST]).unwrap() {
+                0 => break,
+                n => offered += n,
+            }
+        }
+        let mut got = vec![0; offered];
+        stdin.read_exact(&mut got).unwrap();
+        while !attachment.offer_close().unwrap() {
+            std::thread::yield_now();
+        }
+        attachment.detach();
+        assert!(attachment.offer(b"x").is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 /// How many ready descriptors one wait can report; the kernel takes turns among the rest.
 const BATCH: usize = 64;
@@ -26,6 +27,24 @@ impl Epoll {
     pub fn add(&self, fd: &impl AsFd, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
         self.control(libc::EPOLL_CTL_ADD, fd, &mut event)
+    }
+
+    /// Reports `token` while `fd` takes bytes or is hung up, instead of what it was reported for before.
+    pub fn await_room(&self, fd: &impl AsFd, token: u64) -> io::Result<()> {
+        self.set(fd, token, libc::EPOLLOUT)
+    }
+
+    /// As [`Epoll::add`], for one that may be reported for something else already.
+    pub fn await_input(&self, fd: &impl AsFd, token: u64) -> io::Result<()> {
+        self.set(fd, token, libc::EPOLLIN)
+    }
+
+    fn set(&self, fd: &impl AsFd, token: u64, events: i32) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: events as u32, u64: token };
+        match self.control(libc::EPOLL_CTL_MOD, fd, &mut event) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => self.control(libc::EPOLL_CTL_ADD, fd, &mut event),
+            done => done,
+        }
     }
 
     /// Reports `token` from now on whenever `fd` can be written to, or never will be again.
@@ -59,6 +78,12 @@ impl Epoll {
     /// As [`Epoll::wait`], but returns at once when nothing is ready.
     pub fn poll(&self, ready: &mut Vec<u64>) -> io::Result<()> {
         self.take(ready, 0)
+    }
+
+    /// As [`Epoll::wait`], but comes back with nothing ready after `time`, rounded up to a millisecond.
+    pub fn wait_at_most(&self, ready: &mut Vec<u64>, time: Option<Duration>) -> io::Result<()> {
+        let milliseconds = time.map_or(-1, |t| i32::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX));
+        self.take(ready, milliseconds)
     }
 
     fn take(&self, ready: &mut Vec<u64>, milliseconds: i32) -> io::Result<()> {

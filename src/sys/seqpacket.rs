@@ -78,6 +78,14 @@ impl Connection {
         self.set(libc::SO_RCVTIMEO, time)
     }
 
+    /// From now on sends and receives of it do not block.
+    pub fn set_nonblocking(&self) -> io::Result<()> {
+        // SAFETY: fcntl on an open descriptor; F_GETFL and F_SETFL take and return integers.
+        let flags = check(unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_GETFL) })?;
+        // SAFETY: as above.
+        check(unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+    }
+
     fn set<T>(&self, option: i32, value: T) -> io::Result<()> {
         let length = size_of::<T>() as libc::socklen_t;
         let value = (&raw const value).cast();

@@ -62,7 +62,15 @@ pub fn until(what: &str, mut check: impl FnMut() -> bool) {
 impl Node {
     /// A node with a daemon that serves and the shell's image.
     pub fn start() -> Node {
+        Node::start_with("")
+    }
+
+    /// The same with more settings for the runtime handler.
+    pub fn start_with(handler: &str) -> Node {
         let mut node = Node::prepare();
+        let path = node.dir().join("cricket.toml");
+        let text = fs::read_to_string(&path).expect("readable");
+        fs::write(&path, format!("{text}{handler}\n")).expect("writable");
         node.start_daemon();
         node.import_shell();
         node
