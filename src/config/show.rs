@@ -52,7 +52,9 @@ pub(super) fn toml(config: &Config) -> String {
 
     let streaming = &config.streaming;
     page.table("streaming");
-    page.note("Exec, attach and port-forward. The kubelet relays them: a loopback address, any port (0) or a fixed one.");
+    page.note(
+        "Exec, attach and port-forward. The kubelet relays them: a loopback address, any port (0) or a fixed one.",
+    );
     page.key("address", text(streaming.address.to_string()));
     page.key("port", streaming.port);
     page.note("A session is ended after so long without a byte.");
