@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/sandboxes/<id>/    record hostname hosts resolv.conf        durable
 //! <root>/containers/<id>/   status                                   durable
+//! <root>/shim/<digest>/     containerd-shim-cricket-v1               as long as a container was made with it
 //! <state>/sandboxes/<id>/   ipc uts shm/                             gone after a boot
 //! <state>/containers/<id>/  io/{stdin,stdout,stderr} exec/<id>/…     gone after a boot
 //! <netns_dir>/cricket-<id>                                           gone after a boot
@@ -38,6 +39,11 @@ impl Layout {
     /// The parent of all durable sandbox directories.
     pub fn sandboxes(&self) -> PathBuf {
         self.root.join("sandboxes")
+    }
+
+    /// Where the shim is put, in a directory for each version.
+    pub fn shim(&self) -> PathBuf {
+        self.root.join("shim")
     }
 
     /// Durable files of a sandbox.

@@ -13,13 +13,14 @@ use protobuf::{Message, MessageField};
 use crate::call::Call;
 use crate::clock;
 use crate::config::Handler;
-use crate::containerd::{Any, Labels, Record, RuncOptions, SnapshotRef};
+use crate::containerd::{config_file, Any, Labels, Mount, Record, RuncOptions, SnapshotRef};
 use crate::error::{Context, Error, Idempotent, Kind, Result};
 use crate::host;
 use crate::ids::ContainerId;
 use crate::image::{unpack, Images};
 use crate::oci;
-use crate::oci::facts::{HandlerFacts, Namespaces};
+use crate::oci::accounts::Accounts;
+use crate::oci::facts::{HandlerFacts, Namespaces, Profiles};
 use crate::oci::user::User;
 use crate::reference::{looks_like_id, Reference};
 use crate::rollback::Rollback;
@@ -27,6 +28,7 @@ use crate::runtime::Runtime;
 use crate::store::container::reserved_name;
 use crate::store::image::Image;
 use crate::store::{Container, ContainerState, Sandbox};
+use crate::sys::rootfs::Layer;
 
 /// The extension of containerd's record that holds ours.
 pub const METADATA_TYPE: &str = "cricket.v1.Container";
@@ -101,6 +103,7 @@ impl Plan<'_> {
         let (id, snapshotter) = (self.id.as_str(), rt.config.snapshotter(self.handler));
         let at = SnapshotRef { snapshotter, key: id };
         let root = rt.layout.container_root(&self.id);
+        let profiles = host::profiles::resolve(&self.request(rt, &rt.handler_facts(self.handler)), &self.sandbox.id)?;
         let mut undo = Rollback::new();
 
         let made = fs::DirBuilder::new().mode(0o711).recursive(true).create(&root);
@@ -110,9 +113,10 @@ impl Plan<'_> {
         unpack::ensure(&Images { containerd, store: &rt.images, snapshotter }, call, self.image)?;
         undo.push("snapshot", || containerd.remove_snapshot(&Call::undo(), &at).or_gone());
         let labels = Labels::from([(OWN_SNAPSHOT.into(), id.into()), (GC_ROOT.into(), "cricket".into())]);
-        containerd.prepare_snapshot(call, &at, &self.image.chain_id, &labels).context("prepare snapshot")?;
+        let mounts = containerd.prepare_snapshot(call, &at, &self.image.chain_id, &labels);
+        let user = self.user(&mounts.context("prepare snapshot")?, &root)?;
 
-        let (record, container) = self.record(rt, snapshotter)?;
+        let (record, container) = self.record(rt, snapshotter, &user, &profiles)?;
         call.check()?;
         undo.push("containerd record", || containerd.delete_container(&Call::undo(), id).or_gone());
         containerd.create_container(call, &record).context("create containerd record")?;
@@ -120,7 +124,18 @@ impl Plan<'_> {
         Ok(container)
     }
 
-    fn spec(&self, rt: &Runtime, handler: &HandlerFacts, user: &User) -> Result<Spec> {
+    /// Who the container runs as. The image is looked into unless the request leaves it no say.
+    fn user(&self, mounts: &[Mount], at: &Path) -> Result<User> {
+        let wanted = oci::user::wanted(&self.config, &self.image.config)?;
+        if !wanted.depends_on_image() {
+            return wanted.resolve(&Accounts::default());
+        }
+        let layers: Vec<Layer<'_>> =
+            mounts.iter().map(|m| Layer { kind: &m.kind, source: &m.source, options: &m.options }).collect();
+        wanted.resolve(&host::accounts::read(&layers, at)?)
+    }
+
+    fn spec(&self, rt: &Runtime, handler: &HandlerFacts, user: &User, profiles: &Profiles) -> Result<Spec> {
         let request = self.request(rt, handler);
         let score = oci::resources::oom_score_adj(&self.config.linux.resources, &rt.host.facts)?;
         if let Some(wanted) = score.clamped_from {
@@ -128,16 +143,23 @@ impl Plan<'_> {
         }
         let devices = host::devices::resolve(&self.config.devices, request.wants_host_devices())?;
         let mounts = host::mounts::resolve(&self.config.mounts)?;
+        let files = rt.layout.sandbox_files(&self.sandbox.id, &self.sandbox.namespaces());
+        if let Some(labels) = &profiles.selinux {
+            let own_shm = self.sandbox.namespaces().ipc != NamespaceMode::NODE.into();
+            host::selinux::label_volumes(&self.config.mounts, &mounts, &labels.mount)?;
+            host::selinux::label_files(&files, own_shm, &labels.mount)?;
+        }
         oci::container::spec(&oci::container::Input {
             request,
             id: &self.id,
             sandbox_id: &self.sandbox.id,
             namespaces: &self.namespaces(rt),
             hostname: self.hostname(rt),
-            files: &rt.layout.sandbox_files(&self.sandbox.id, &self.sandbox.namespaces()),
+            files: &files,
             user,
             mounts: &mounts,
             devices: &devices,
+            profiles,
         })
     }
 
@@ -156,10 +178,10 @@ impl Plan<'_> {
     }
 
     /// The containerd record, spec and metadata in it, and what the store keeps.
-    fn record(&self, rt: &Runtime, snapshotter: &str) -> Result<(Record, Container)> {
+    fn record(&self, rt: &Runtime, snapshotter: &str, user: &User, profiles: &Profiles) -> Result<(Record, Container)> {
         let handler = rt.handler_facts(self.handler);
-        let user = oci::user::wanted(&self.config, &self.image.config)?.by_number()?;
-        let spec = serde_json::to_vec(&self.spec(rt, &handler, &user)?);
+        let spec = self.spec(rt, &handler, user, profiles)?;
+        let spec = oci::base::complete(&spec, rt.base_spec(self.handler), &self.request(rt, &handler))?;
         let metadata = records::Container {
             sandbox_id: self.sandbox.id.to_string(),
             config: MessageField::some(self.config.clone()),
@@ -178,9 +200,9 @@ impl Plan<'_> {
             id: self.id.to_string(),
             labels: oci::labels::of(&self.config.labels, &self.image.config.labels),
             image: self.image.names.first().cloned().unwrap_or_default(),
-            runtime: self.handler.runtime_type.clone(),
+            runtime: rt.shipped.runtime_type(self.handler)?,
             runtime_options: runtime_options(self.handler, handler.systemd_cgroup)?,
-            spec: spec.map_err(|e| Error::caused(Kind::Internal, "encode the runtime spec", e))?,
+            spec,
             snapshotter: snapshotter.to_owned(),
             snapshot_key: self.id.to_string(),
             extensions: BTreeMap::from([(
@@ -225,11 +247,15 @@ fn target_pid(rt: &Runtime, sandbox: &Sandbox, config: &ContainerConfig) -> Resu
     target.must_be_running().context("PID namespace target").map(Some)
 }
 
-/// The shim's options; only the runc family's are known.
+/// The shim's options: the runc family has its own, any other is given the name of a file.
 fn runtime_options(handler: &Handler, systemd_cgroup: bool) -> Result<Option<Any>> {
     let path = |p: &Option<PathBuf>| p.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned();
     let options = RuncOptions { binary: &path(&handler.binary), root: &path(&handler.root), systemd_cgroup };
-    handler.runtime_type.contains(".runc.").then(|| options.encode()).transpose()
+    match &handler.config_path {
+        _ if handler.runtime_type.contains(".runc.") => options.encode().map(Some),
+        Some(config) => config_file(&handler.runtime_type, config).map(Some),
+        None => Ok(None),
+    }
 }
 
 #[cfg(test)]

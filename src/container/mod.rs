@@ -1,6 +1,9 @@
 //! Containers: a verb a file.
 
+mod attach;
+mod command;
 mod create;
+mod exec;
 mod exec_sync;
 mod exit;
 mod list;
@@ -13,7 +16,10 @@ mod stop;
 mod streams;
 mod task;
 
+pub use attach::attach;
+pub use command::{Command, Pipes, Wanted};
 pub use create::{create, METADATA_TYPE, OWN_SNAPSHOT};
+pub use exec::exec;
 pub use exec_sync::exec_sync;
 pub use exit::{reconcile, record_end, settle};
 pub use list::{list, of_sandbox};
@@ -23,5 +29,5 @@ pub use start::start;
 pub use stats::{list_stats, stats};
 pub use status::status;
 pub use stop::{kill_all, stop};
-pub use streams::reattach;
+pub use streams::{io_dir, reattach};
 pub use task::destroy;

@@ -2,9 +2,9 @@
 
 use oci_spec::runtime::{Linux, LinuxResources, Root, Spec};
 
-use super::facts::{DeviceFacts, MountSource, Namespaces, SandboxFiles};
+use super::facts::{DeviceFacts, MountSource, Namespaces, Profiles, SandboxFiles};
 use super::user::User;
-use super::{annotations, cgroup, check, devices, mounts, namespaces, process, resources, Request};
+use super::{annotations, cgroup, check, devices, mounts, namespaces, process, resources, security, Request};
 use crate::error::Result;
 use crate::ids::{ContainerId, SandboxId};
 
@@ -32,6 +32,8 @@ pub struct Input<'a> {
     pub mounts: &'a [MountSource],
     /// The device nodes: the host's, if [`Request::wants_host_devices`], then those of `config.devices`.
     pub devices: &'a [DeviceFacts],
+    /// What `host::profiles::resolve` found for the request.
+    pub profiles: &'a Profiles,
 }
 
 /// The runtime spec. Sysctls are not in it: they belong to the sandbox. The root is the directory `rootfs` of the bundle.
@@ -73,6 +75,8 @@ fn linux(input: &Input<'_>, propagation: Option<&str>) -> Result<Linux> {
         .set_cgroups_path(Some(cgroup::path(&sandbox.linux.cgroup_parent, handler.systemd_cgroup, input.id)?))
         .set_namespaces(Some(namespaces::of(input)?))
         .set_devices((!devices.is_empty()).then_some(devices))
+        .set_seccomp(security::filter(input)?)
+        .set_mount_label(input.profiles.selinux.as_ref().map(|labels| labels.mount.clone()))
         .set_rootfs_propagation(propagation.map(String::from))
         .set_masked_paths(listed(&security.masked_paths))
         .set_readonly_paths(listed(&security.readonly_paths));
@@ -84,7 +88,7 @@ pub(super) mod tests {
     use super::*;
     use crate::error::Kind;
     use crate::oci::capabilities::CapSet;
-    use crate::oci::facts::{HandlerFacts, HostFacts, ImageFacts};
+    use crate::oci::facts::{Arch, HandlerFacts, HostFacts, ImageFacts};
     use cricket_proto::runtime::{ContainerConfig, LinuxContainerSecurityContext, NamespaceMode, PodSandboxConfig};
 
     /// A whole input that can be changed in one place and then built.
@@ -97,6 +101,7 @@ pub(super) mod tests {
         pub namespaces: Namespaces,
         pub mounts: Vec<MountSource>,
         pub devices: Vec<DeviceFacts>,
+        pub profiles: Profiles,
     }
 
     impl Default for Case {
@@ -114,6 +119,9 @@ pub(super) mod tests {
                     capabilities: CapSet::from_bits(u64::MAX),
                     hugetlb: true,
                     swap: true,
+                    seccomp: true,
+                    arch: Arch::X86_64,
+                    kernel: (6, 1),
                     ..Default::default()
                 },
                 handler: HandlerFacts::default(),
@@ -125,6 +133,7 @@ pub(super) mod tests {
                 },
                 mounts: vec![],
                 devices: vec![],
+                profiles: Profiles::default(),
             };
             case.security().namespace_options.mut_or_insert_default().pid = NamespaceMode::CONTAINER.into();
             case
@@ -141,7 +150,7 @@ pub(super) mod tests {
             self.sandbox.linux.mut_or_insert_default().security_context.mut_or_insert_default().privileged = true;
         }
 
-        fn request(&self) -> Request<'_> {
+        pub fn request(&self) -> Request<'_> {
             Request {
                 sandbox: &self.sandbox,
                 config: &self.config,
@@ -153,6 +162,10 @@ pub(super) mod tests {
 
         pub fn check(&self) -> Result<()> {
             check(&self.request())
+        }
+
+        pub fn apparmor(&self) -> Result<security::Profile<'_>> {
+            security::apparmor(&self.request())
         }
 
         pub fn spec(&self) -> Result<Spec> {
@@ -171,6 +184,7 @@ pub(super) mod tests {
                 user: &User::default(),
                 mounts: &self.mounts,
                 devices: &self.devices,
+                profiles: &self.profiles,
             })
         }
     }

@@ -4,7 +4,10 @@
 //! the spec once the sandbox's namespaces, the user and the sources of mounts and devices are known. What cricket does
 //! not offer yet is refused with `Unimplemented`, never left out, whenever leaving it out would weaken the container.
 
+pub mod accounts;
 pub mod annotations;
+pub mod apparmor;
+pub mod base;
 pub mod capabilities;
 pub mod cgroup;
 pub mod container;
@@ -16,7 +19,9 @@ pub mod mounts;
 mod namespaces;
 pub mod process;
 pub mod resources;
-mod security;
+pub mod seccomp;
+pub mod security;
+pub mod selinux;
 pub mod signal;
 pub mod user;
 

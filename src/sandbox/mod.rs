@@ -4,6 +4,7 @@ mod files;
 mod list;
 mod network;
 mod pins;
+mod port_forward;
 mod quantity;
 mod remove;
 mod run;
@@ -13,6 +14,7 @@ mod sysctl;
 mod teardown;
 
 pub use list::list;
+pub use port_forward::port_forward;
 pub use remove::remove;
 pub use run::run;
 pub use status::status;

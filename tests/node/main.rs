@@ -13,6 +13,8 @@ mod cri;
 mod elf;
 #[path = "../support/node.rs"]
 mod node;
+#[path = "../support/stream.rs"]
+mod stream;
 
 mod budget;
 mod container;
@@ -22,5 +24,8 @@ mod leaks;
 mod logs;
 mod pod;
 mod restart;
+mod security;
 mod selftest;
+mod shim;
+mod streaming;
 mod stats;

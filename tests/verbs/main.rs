@@ -14,6 +14,7 @@ mod plugin;
 mod races;
 mod requests;
 mod restart;
+mod sessions;
 mod stats;
 mod stop;
 mod world;
