@@ -2,6 +2,7 @@
 
 pub mod devices;
 pub mod mounts;
+pub mod shims;
 
 use std::fs;
 use std::path::Path;

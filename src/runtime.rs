@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use crate::cni::Cni;
-use crate::config::{CgroupDriver, Config, Handler};
+use crate::config::{CgroupDriver, Config, Handler, ShimScope};
 use crate::containerd::Containerd;
 use crate::error::{Error, Result};
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::layout::Layout;
 use crate::oci::facts::{CgroupMode, HandlerFacts};
 use crate::stdio::Hub;
@@ -135,9 +135,16 @@ impl Runtime {
     pub fn handler_facts(&self, handler: &Handler) -> HandlerFacts {
         HandlerFacts {
             systemd_cgroup: self.systemd_cgroup(handler),
+            shim_group: self.shim_group(handler),
             privileged_without_host_devices: handler.privileged_without_host_devices,
             ..HandlerFacts::default()
         }
+    }
+
+    /// Whom the shim of a container serves beside it, if that is not its pod. Looks for the shim on disk.
+    fn shim_group(&self, handler: &Handler) -> Option<String> {
+        let whole_node = self.config.shim_scope == ShimScope::Node && handler.is_runc();
+        whole_node.then(|| host::shims::group(&handler.runtime_type))
     }
 
     /// Says once that out-of-memory scores cannot be lowered here.

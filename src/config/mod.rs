@@ -35,6 +35,8 @@ pub struct Config {
     pub log_line_bytes: usize,
     /// Who manages cgroups.
     pub cgroup_driver: CgroupDriver,
+    /// Which containers share a shim of the runc family.
+    pub shim_scope: ShimScope,
     /// The containerd that works for us.
     pub containerd: Containerd,
     /// Pod networking.
@@ -95,6 +97,15 @@ pub enum CgroupDriver {
     Systemd,
 }
 
+/// Which containers share a shim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShimScope {
+    /// Those of a pod.
+    Pod,
+    /// All of the node.
+    Node,
+}
+
 impl Config {
     /// The configuration that `text` (TOML) and, over it, `flags` mean.
     ///
@@ -121,6 +132,23 @@ impl Default for Config {
     }
 }
 
+impl Handler {
+    /// Whether its shim is of the runc family, whose options and annotations we know.
+    pub fn is_runc(&self) -> bool {
+        self.runtime_type.contains(".runc.")
+    }
+}
+
+impl ShimScope {
+    /// The word in the configuration file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ShimScope::Pod => "pod",
+            ShimScope::Node => "node",
+        }
+    }
+}
+
 impl CgroupDriver {
     /// The word in the configuration file.
     pub fn as_str(self) -> &'static str {
@@ -144,6 +172,7 @@ mod tests {
         assert_eq!(config.default_runtime, "runc");
         assert_eq!(config.log_line_bytes, 16384);
         assert_eq!(config.cgroup_driver, CgroupDriver::Auto);
+        assert_eq!(config.shim_scope, ShimScope::Pod);
     }
 
     #[test]
@@ -152,6 +181,7 @@ mod tests {
             socket = "/tmp/a \"b\".sock"
             log_level = "debug"
             cgroup_driver = "systemd"
+            shim_scope = "node"
             default_runtime = "kata"
             [cni]
             bin_dirs = ["/a", "/b"]

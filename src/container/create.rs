@@ -229,7 +229,7 @@ fn target_pid(rt: &Runtime, sandbox: &Sandbox, config: &ContainerConfig) -> Resu
 fn runtime_options(handler: &Handler, systemd_cgroup: bool) -> Result<Option<Any>> {
     let path = |p: &Option<PathBuf>| p.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned();
     let options = RuncOptions { binary: &path(&handler.binary), root: &path(&handler.root), systemd_cgroup };
-    handler.runtime_type.contains(".runc.").then(|| options.encode()).transpose()
+    handler.is_runc().then(|| options.encode()).transpose()
 }
 
 #[cfg(test)]

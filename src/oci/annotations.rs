@@ -6,6 +6,8 @@ use super::container::Input;
 
 /// `container` or `sandbox`.
 pub const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
+/// The runc shim serves containers with the same value together; it wins over the sandbox's id.
+pub const SHIM_GROUP: &str = "io.containerd.runc.v2.group";
 /// The runc shim serves containers with the same value together.
 pub const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
 /// The pod's name.
@@ -24,6 +26,7 @@ pub(super) fn of(input: &Input<'_>) -> HashMap<String, String> {
     let (pod, config) = (&input.request.sandbox.metadata, input.request.config);
     let written = &config.image.user_specified_image;
     let image = if written.is_empty() { &config.image.image } else { written };
+    let group = input.request.handler.shim_group.as_deref().map(|group| (SHIM_GROUP, group));
     [
         (CONTAINER_TYPE, "container"),
         (SANDBOX_ID, input.sandbox_id.as_str()),
@@ -34,6 +37,7 @@ pub(super) fn of(input: &Input<'_>) -> HashMap<String, String> {
         (IMAGE_NAME, image),
     ]
     .into_iter()
+    .chain(group)
     .map(|(key, value)| (key.to_string(), value.to_string()))
     .collect()
 }

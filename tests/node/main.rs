@@ -11,8 +11,12 @@ mod containerd;
 mod cri;
 #[path = "../support/elf.rs"]
 mod elf;
+#[path = "../support/network.rs"]
+mod network;
 #[path = "../support/node.rs"]
 mod node;
+#[path = "../support/shell.rs"]
+mod shell;
 
 mod budget;
 mod container;
