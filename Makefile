@@ -7,7 +7,7 @@ export FLAGS := --locked --target $(TARGET)$(if $(wildcard vendor/config.toml), 
 export CARGO_TARGET_DIR := $(CURDIR)/target
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help build debug test demo lint vendor clean
+.PHONY: help build debug test demo bench lint vendor clean
 help:
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
 
@@ -27,6 +27,10 @@ test: ## every ring of tests, on a containerd of their own; as root, installs wh
 demo: ## a pod from nothing: a containerd and a cricket of its own, `cricket selftest`, nothing left; as root, installs too
 	tools/setup.sh node
 	tools/demo.sh
+
+bench: ## cricket beside containerd's own CRI plugin, a table in target/bench; as root; ONLY=pods,lists for a part
+	tools/setup.sh node
+	tools/bench.sh
 
 lint: ## formatting, clippy, licences and advisories
 	tools/setup.sh lint

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use cricket::image::build::{self, Bytes, NewFile, NewImage};
+use cricket_proto::methods::runtime_service;
 
 use crate::containerd::{Flavour, PrivateContainerd};
 use crate::cri::Cri;
@@ -37,9 +38,15 @@ impl Peer {
         fs::write(dir.join("cricket.toml"), config).expect("write cricket.toml");
         let cri = Cri::connect(Path::new(&containerd.socket()));
         let peer = Peer { containerd, network, cri };
-        until("the CRI plugin answers Version", || peer.cri.version().is_ok());
+        // It watches the folder of networks, and has made it if it was faster.
+        until("the CRI plugin is ready, its network too", || peer.ready());
         peer.import_pause();
         peer
+    }
+
+    fn ready(&self) -> bool {
+        let status = self.cri.call(&runtime_service::STATUS, &Default::default());
+        status.is_ok_and(|answer| answer.status.conditions.iter().all(|condition| condition.status))
     }
 
     fn import_pause(&self) {

@@ -27,3 +27,4 @@ mod logs;
 mod pod;
 mod restart;
 mod selftest;
+mod shim_scope;

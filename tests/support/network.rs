@@ -37,7 +37,7 @@ impl Network {
     /// Writes its configuration to `<dir>/net.d`.
     pub fn configure(&self, dir: &Path) {
         let (bridge, subnet, conf) = (&self.bridge, &self.subnet, dir.join("net.d"));
-        fs::create_dir(&conf).expect("make a directory");
+        fs::create_dir_all(&conf).expect("make a directory");
         let text = format!(
             r#"{{"cniVersion": "1.0.0", "name": "test", "plugins": [
 {{"type": "bridge", "bridge": "{bridge}", "isGateway": true, "ipam":
