@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Idempotent, Result};
 use crate::runtime::Runtime;
-use crate::stdio::{Sink, Streams};
+use crate::stdio::{Attach, Sink, Streams};
 use crate::store::Container;
 use crate::sys::fifo;
 
@@ -41,7 +41,12 @@ impl Fifos {
 
     /// What the hub reads.
     pub fn outputs(&self, sink: Sink) -> Streams {
-        Streams { stdout: self.stdout.clone(), stderr: self.stderr.clone(), sink }
+        Streams { stdout: self.stdout.clone(), stderr: self.stderr.clone(), sink, attach: None }
+    }
+
+    /// The same, for a container, with a socket in `dir` for those who attach to it.
+    fn of_container(&self, dir: PathBuf, sink: Sink) -> Streams {
+        Streams { attach: Some(Attach { dir, stdin: self.stdin.clone() }), ..self.outputs(sink) }
     }
 }
 
@@ -58,18 +63,21 @@ pub fn wire(path: Option<&PathBuf>) -> String {
 
 /// Makes the FIFOs of a container that is about to start and lets the hub read them into its log.
 pub fn attach(rt: &Runtime, container: &Container) -> Result<Fifos> {
-    let fifos = Fifos::make(&io_dir(rt, container), container.config.stdin, container.config.tty)?;
-    rt.hub.open(container.id.as_str(), fifos.outputs(log_sink(container)))?;
+    let dir = io_dir(rt, container);
+    let fifos = Fifos::make(&dir, container.config.stdin, container.config.tty)?;
+    rt.hub.open(container.id.as_str(), fifos.of_container(dir, log_sink(container)))?;
     Ok(fifos)
 }
 
 /// Lets the hub read the FIFOs of a container that runs already.
 pub fn reattach(rt: &Runtime, container: &Container) -> Result<()> {
-    let fifos = Fifos::of(&io_dir(rt, container), container.config.stdin, container.config.tty);
-    rt.hub.open(container.id.as_str(), fifos.outputs(log_sink(container)))
+    let dir = io_dir(rt, container);
+    let fifos = Fifos::of(&dir, container.config.stdin, container.config.tty);
+    rt.hub.open(container.id.as_str(), fifos.of_container(dir, log_sink(container)))
 }
 
-fn io_dir(rt: &Runtime, container: &Container) -> PathBuf {
+/// The directory of a container's FIFOs and socket.
+pub fn io_dir(rt: &Runtime, container: &Container) -> PathBuf {
     rt.layout.container_state(&container.id).join("io")
 }
 

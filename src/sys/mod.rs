@@ -12,6 +12,7 @@ pub mod net;
 pub mod notify;
 pub mod process;
 pub mod reap;
+pub mod seqpacket;
 pub mod signal;
 pub mod socket;
 pub mod thread;
