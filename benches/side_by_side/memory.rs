@@ -36,7 +36,8 @@ pub fn measure(setting: &Setting, table: &mut Table) -> Result<()> {
             SETTLE.as_secs()
         ),
     );
-    table.note("Per pod: what each pod after the first ten adds. A shim a pod, and one shim for the node (shim_scope).");
+    table
+        .note("Per pod: what each pod after the first ten adds. A shim a pod, and one shim for the node (shim_scope).");
     let few = setting.pods.min(FEW);
     for (scope, ours, goal) in [("a shim a pod", pod_scope, 0.85), ("one shim", node_scope, 0.15)] {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);

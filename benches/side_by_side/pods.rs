@@ -87,7 +87,8 @@ fn life(side: &Side, name: &str, taken: &mut Taken) -> Result<()> {
     let cri = side.cri();
     let mut config = side.pod_config(name);
     config.annotations.insert("kubernetes.io/config.source".into(), "api".into());
-    let mut times = taken.calls.iter_mut().zip(CALLS).map(|(times, (call, _))| (times, format!("{}: {call}", side.name)));
+    let mut times =
+        taken.calls.iter_mut().zip(CALLS).map(|(times, (call, _))| (times, format!("{}: {call}", side.name)));
     let mut next = || times.next().expect("a time for each call");
     let (time, what) = next();
     let pod = time.take(&what, || cri.run_pod(&config))?;

@@ -51,7 +51,9 @@ impl Setting {
         }
         let programs = match text("CONTAINERD").as_str() {
             "" | "1.6" => None,
-            "2" => Some(env::var_os("CONTAINERD_BIN").map_or_else(|| top().join(CONFORMANCE).join("bin"), PathBuf::from)),
+            "2" => {
+                Some(env::var_os("CONTAINERD_BIN").map_or_else(|| top().join(CONFORMANCE).join("bin"), PathBuf::from))
+            }
             other => return Err(Error::invalid(format!("CONTAINERD={other}: 1.6 or 2"))),
         };
         if let Some(dir) = programs.as_ref().filter(|dir| !dir.join("containerd").is_file()) {
@@ -64,7 +66,7 @@ impl Setting {
             calls: number("CALLS", 500)?,
             pods: number("PODS", 50)?,
             poll: Duration::from_secs(number("POLL_SECONDS", 60)?),
-            idle: Duration::from_secs(number("IDLE_SECONDS", 20)?),
+            idle: Duration::from_secs(number("IDLE_SECONDS", 30)?),
             log_mib: number("LOG_MIB", 256)?,
             programs,
             shim: Some(text("SHIM")).filter(|shim| !shim.is_empty()),

@@ -41,12 +41,8 @@ pub struct Pod {
 impl Side {
     /// cricket on a containerd of its own; `top` is what its configuration says besides where things are.
     pub fn cricket(setting: &Setting, top: &str) -> Result<Side> {
-        let tuning = Tuning {
-            log_level: "info",
-            top: top.to_owned(),
-            runc: setting.handler(),
-            containerd: setting.flavour(),
-        };
+        let tuning =
+            Tuning { log_level: "info", top: top.to_owned(), runc: setting.handler(), containerd: setting.flavour() };
         let group = Group::new("cricket")?;
         let node = Node::start_as(tuning);
         group.adopt(node.containerd.pid())?;
@@ -115,7 +111,8 @@ impl Side {
         interrupt::check()?;
         let config = self.pod_config(name);
         let id = self.cri().run_pod(&config).with_context(|| format!("{}: RunPodSandbox", self.name))?;
-        let container = self.cri().create(&id, &config, polite("c")).with_context(|| format!("{}: Create", self.name))?;
+        let container =
+            self.cri().create(&id, &config, polite("c")).with_context(|| format!("{}: Create", self.name))?;
         self.cri().start(&container).with_context(|| format!("{}: StartContainer", self.name))?;
         Ok(Pod { config, id, container })
     }

@@ -32,7 +32,9 @@ pub(super) fn toml(config: &Config) -> String {
     page.key("log_line_bytes", config.log_line_bytes);
     page.note("auto, cgroupfs or systemd. The kubelet takes ours from 1.31 on; an older one must be told the same.");
     page.key("cgroup_driver", text(config.cgroup_driver.as_str()));
-    page.note("Which containers share a shim: those of a pod, or all of the node. docs/config.md has the risk of `node`.");
+    page.note(
+        "Which containers share a shim: those of a pod, or all of the node. docs/config.md has the risk of `node`.",
+    );
     page.key("shim_scope", text(config.shim_scope.as_str()));
     page.note("The handler of pods without a RuntimeClass: one of the tables [runtime.<name>] below.");
     page.key("default_runtime", text(&config.default_runtime));

@@ -110,7 +110,8 @@ impl Node {
         for name in ["logs", "volumes"] {
             fs::create_dir(dir.join(name)).expect("make a directory");
         }
-        fs::write(dir.join("cricket.toml"), config(dir, tuning.log_level, &tuning.top, &tuning.runc)).expect("write cricket.toml");
+        fs::write(dir.join("cricket.toml"), config(dir, tuning.log_level, &tuning.top, &tuning.runc))
+            .expect("write cricket.toml");
         network.configure(dir);
         let cri = Cri::connect(&dir.join("cricket.sock"));
         Node { daemon: None, gateway: network.gateway(), network, cri, containerd }
