@@ -6,6 +6,7 @@ pub mod devices;
 pub mod mounts;
 pub mod profiles;
 pub mod selinux;
+pub mod shims;
 
 use std::fs;
 use std::path::Path;

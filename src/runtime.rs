@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use crate::call::Call;
 use crate::cni::Cni;
-use crate::config::{CgroupDriver, Config, Handler, UnsetSeccomp};
+use crate::config::{CgroupDriver, Config, Handler, ShimScope, UnsetSeccomp};
 use crate::containerd::Containerd;
 use crate::error::{Error, Result};
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::layout::Layout;
 use crate::oci::facts::{CgroupMode, HandlerFacts};
 use crate::shipped::Shipped;
@@ -182,6 +182,7 @@ impl Runtime {
     pub fn handler_facts(&self, handler: &Handler) -> HandlerFacts {
         HandlerFacts {
             systemd_cgroup: self.systemd_cgroup(handler),
+            shim_group: self.shim_group(handler),
             privileged_without_host_devices: handler.privileged_without_host_devices,
             seccomp_by_default: self.config.unset_seccomp_profile == UnsetSeccomp::RuntimeDefault,
             selinux: self.config.enable_selinux,
@@ -194,6 +195,15 @@ impl Runtime {
     /// The base of a handler's specs, if it has one.
     pub fn base_spec(&self, handler: &Handler) -> Option<&Value> {
         self.base_specs.get(handler.base_spec.as_ref()?)
+    }
+
+    /// Whom the shim of a container serves beside it, if that is not its pod. Looks for the shim on disk.
+    fn shim_group(&self, handler: &Handler) -> Option<String> {
+        let whole_node = self.config.shim_scope == ShimScope::Node && handler.is_runc();
+        whole_node.then(|| {
+            let shim = self.shipped.runtime_type(handler);
+            host::shims::group(shim.as_deref().unwrap_or(&handler.runtime_type))
+        })
     }
 
     /// Says once that out-of-memory scores cannot be lowered here.

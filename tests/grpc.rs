@@ -140,9 +140,23 @@ fn flood(
     }
 }
 
+/// Says on which thread it ran, if it is not told to panic.
+fn at_once(_: &Stage, call: &Call, request: ContainerStatusRequest) -> Result<ContainerStatusResponse> {
+    call.check()?;
+    assert!(request.container_id != "panic", "the invariant of the test");
+    if request.container_id == "missing" {
+        return Err(Error::not_found("container missing"));
+    }
+    let thread = fs::read_to_string("/proc/thread-self/comm").expect("proc is mounted").trim_end().to_owned();
+    let padding = "x".repeat(request.container_id.parse().unwrap_or(0));
+    let info = [("thread".to_owned(), thread), ("padding".to_owned(), padding)].into();
+    Ok(ContainerStatusResponse { info, ..Default::default() })
+}
+
 fn table(table: Table<Stage>) -> Table<Stage> {
     table
-        .quick(&rpc::VERSION, version)
+        .instant(&rpc::VERSION, version)
+        .instant_unless(|request| request.verbose, &rpc::CONTAINER_STATUS, at_once)
         .unary(&rpc::START_CONTAINER, fail)
         .unary(&rpc::STOP_CONTAINER, hold)
         .unary(&rpc::EXEC_SYNC, wait)
@@ -216,6 +230,31 @@ impl Drop for Node {
         }
         fs::remove_dir_all(&self.folder).ok();
     }
+}
+
+#[test]
+fn what_is_in_memory_is_answered_on_the_grpc_thread_and_what_may_block_is_not() {
+    let node = Node::start("instant");
+    let client = node.connect();
+    let thread = |id: &str, verbose: bool| {
+        let request = ContainerStatusRequest { container_id: id.into(), verbose, ..Default::default() };
+        ask(&client, &rpc::CONTAINER_STATUS, &request)
+            .map(|answer| (answer.info["thread"].clone(), answer.info["padding"].len()))
+    };
+    // Longer than any buffer on the way.
+    for length in [0, 4_000_000] {
+        assert_eq!(thread(&length.to_string(), false), Ok(("cri-0".into(), length)));
+        assert_eq!(thread(&length.to_string(), true), Ok(("ContainerStatus".into(), length)));
+    }
+    for verbose in [false, true] {
+        assert_eq!(thread("missing", verbose), Err((RpcStatusCode::NOT_FOUND, "container missing".into())));
+        let (code, message) = thread("panic", verbose).expect_err("a bug");
+        assert_eq!(code, RpcStatusCode::INTERNAL);
+        assert!(message.contains("a bug in ContainerStatus"), "{message}");
+    }
+    assert!(thread("1", false).is_ok(), "it goes on");
+    node.stage.recovering.store(true, Ordering::Release);
+    assert_eq!(thread("1", false).map_err(|(code, _)| code), Err(RpcStatusCode::UNAVAILABLE));
 }
 
 fn rand() -> u64 {

@@ -45,6 +45,8 @@ pub struct Config {
     pub unprivileged_ports: bool,
     /// Pings are free for everybody in pods with a network of their own.
     pub unprivileged_ping: bool,
+    /// Which containers share a shim of the runc family.
+    pub shim_scope: ShimScope,
     /// The containerd that works for us.
     pub containerd: Containerd,
     /// Pod networking.
@@ -185,6 +187,15 @@ pub enum CgroupDriver {
     Systemd,
 }
 
+/// Which containers share a shim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShimScope {
+    /// Those of a pod.
+    Pod,
+    /// All of the node.
+    Node,
+}
+
 impl Config {
     /// The configuration that `text` (TOML) and, over it, `flags` mean.
     ///
@@ -208,6 +219,23 @@ impl Config {
 impl Default for Config {
     fn default() -> Self {
         Config::parse("", Overrides::default()).expect("the defaults pass the checks")
+    }
+}
+
+impl Handler {
+    /// Whether its shim is of the runc family, whose options and annotations we know.
+    pub fn is_runc(&self) -> bool {
+        self.runtime_type.contains(".runc.")
+    }
+}
+
+impl ShimScope {
+    /// The word in the configuration file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ShimScope::Pod => "pod",
+            ShimScope::Node => "node",
+        }
     }
 }
 
@@ -244,6 +272,7 @@ mod tests {
         assert_eq!(config.default_runtime, "runc");
         assert_eq!(config.log_line_bytes, 16384);
         assert_eq!(config.cgroup_driver, CgroupDriver::Auto);
+        assert_eq!(config.shim_scope, ShimScope::Pod);
     }
 
     #[test]
@@ -256,6 +285,7 @@ mod tests {
             enable_selinux = true
             unprivileged_ports = false
             unprivileged_ping = false
+            shim_scope = "node"
             default_runtime = "kata"
             [cni]
             bin_dirs = ["/a", "/b"]

@@ -39,6 +39,10 @@ pub(super) fn toml(config: &Config) -> String {
     page.note("Whether ports below 1024, and pings, are free for everybody in pods with a network of their own.");
     page.key("unprivileged_ports", config.unprivileged_ports);
     page.key("unprivileged_ping", config.unprivileged_ping);
+    page.note(
+        "Which containers share a shim: those of a pod, or all of the node. docs/config.md has the risk of `node`.",
+    );
+    page.key("shim_scope", text(config.shim_scope.as_str()));
     page.note("The handler of pods without a RuntimeClass: one of the tables [runtime.<name>] below.");
     page.key("default_runtime", text(&config.default_runtime));
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{CgroupDriver, Cni, Config, Containerd, Handler, Image, Shim, Streaming, UnsetSeccomp, RUNC};
+use super::{CgroupDriver, Cni, Config, Containerd, Handler, Image, Shim, ShimScope, Streaming, UnsetSeccomp, RUNC};
 use crate::error::{Error, Result};
 
 /// What the command line says; it wins over the file.
@@ -46,6 +46,7 @@ pub(super) struct Typed {
     enable_selinux: Option<bool>,
     unprivileged_ports: Option<bool>,
     unprivileged_ping: Option<bool>,
+    shim_scope: Option<String>,
     default_runtime: Option<String>,
     containerd: TypedContainerd,
     cni: TypedCni,
@@ -151,6 +152,7 @@ impl Typed {
             enable_selinux: self.enable_selinux.unwrap_or(false),
             unprivileged_ports: self.unprivileged_ports.unwrap_or(true),
             unprivileged_ping: self.unprivileged_ping.unwrap_or(true),
+            shim_scope: shim_scope(self.shim_scope.as_deref().unwrap_or("pod"))?,
             containerd: Containerd {
                 address: path(flags.containerd.or(self.containerd.address), "/run/containerd/containerd.sock"),
                 snapshotter: flags.snapshotter.or(self.containerd.snapshotter).unwrap_or_else(|| "overlayfs".into()),
@@ -246,6 +248,13 @@ fn unset_seccomp(word: &str) -> Result<UnsetSeccomp> {
     })
 }
 
+fn shim_scope(word: &str) -> Result<ShimScope> {
+    [ShimScope::Pod, ShimScope::Node]
+        .into_iter()
+        .find(|s| s.as_str() == word)
+        .ok_or_else(|| Error::invalid(format!("shim_scope `{word}`: not one of `pod`, `node`")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,6 +301,7 @@ mod tests {
         assert!(refused("cgroup_driver = \"openrc\"").contains("`systemd`"));
         assert!(refused("[runtime.x]\nshim = \"go\"").contains("runtime.x.shim `go`: not one of `auto`, `cricket`"));
         assert!(refused("unset_seccomp_profile = \"none\"").contains("`runtime/default`"));
+        assert!(refused("shim_scope = \"qos\"").contains("`node`"));
         let flags = Overrides { log_level: Some("loud".into()), ..Overrides::default() };
         assert_eq!(Config::parse("", flags).map_err(|e| e.kind()), Err(Kind::InvalidArgument));
     }

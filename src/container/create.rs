@@ -252,7 +252,7 @@ fn runtime_options(handler: &Handler, systemd_cgroup: bool) -> Result<Option<Any
     let path = |p: &Option<PathBuf>| p.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned();
     let options = RuncOptions { binary: &path(&handler.binary), root: &path(&handler.root), systemd_cgroup };
     match &handler.config_path {
-        _ if handler.runtime_type.contains(".runc.") => options.encode().map(Some),
+        _ if handler.is_runc() => options.encode().map(Some),
         Some(config) => config_file(&handler.runtime_type, config).map(Some),
         None => Ok(None),
     }

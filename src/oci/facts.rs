@@ -63,6 +63,8 @@ pub struct HostFacts {
 pub struct HandlerFacts {
     /// The runtime puts containers into systemd scopes instead of making cgroups itself.
     pub systemd_cgroup: bool,
+    /// The name by which a shim of the runc family knows whom it serves, where that is not the pod.
+    pub shim_group: Option<String>,
     /// A privileged container sees only the devices it names.
     pub privileged_without_host_devices: bool,
     /// The runtime and the kernel make a mount read-only with everything below it.

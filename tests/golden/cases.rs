@@ -23,6 +23,7 @@ pub const ALL: &[(&str, Build)] = &[
     ("resources-v1", resources_v1),
     ("resources-v2", resources_v2),
     ("systemd-cgroup", systemd_cgroup),
+    ("shim-group", shim_group),
     ("devices", devices),
     ("mounts", mounts),
     ("capabilities", capabilities),
@@ -124,6 +125,13 @@ fn resources_v2() -> Case {
         unified: [("memory.min", "1048576"), ("memory.oom.group", "1")].map(|(k, v)| (k.into(), v.into())).into(),
         ..Default::default()
     };
+    case
+}
+
+/// Containers of the same group share a shim, whatever their pods.
+fn shim_group() -> Case {
+    let mut case = Case::new();
+    case.handler.shim_group = Some("cricket-node-1".into());
     case
 }
 

@@ -11,10 +11,14 @@ mod containerd;
 mod cri;
 #[path = "../support/elf.rs"]
 mod elf;
+#[path = "../support/network.rs"]
+mod network;
 #[path = "../support/node.rs"]
 mod node;
 #[path = "../image/registry.rs"]
 mod registry;
+#[path = "../support/shell.rs"]
+mod shell;
 #[path = "../support/stream.rs"]
 mod stream;
 
@@ -32,3 +36,4 @@ mod selftest;
 mod shim;
 mod streaming;
 mod stats;
+mod shim_scope;

@@ -225,9 +225,14 @@ impl<'a> Pod<'a> {
 
 /// The configuration of a pod on a node, its log directory made.
 pub fn pod_config(node: &Node, name: &str) -> PodSandboxConfig {
+    pod_config_in(&node.dir().join("logs"), name)
+}
+
+/// The same, with its log directory below `logs`.
+pub fn pod_config_in(logs: &Path, name: &str) -> PodSandboxConfig {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let uid = format!("uid-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-    let logs = node.dir().join("logs").join(&uid);
+    let logs = logs.join(&uid);
     fs::create_dir(&logs).expect("make the log directory");
     let metadata = PodSandboxMetadata { name: name.into(), namespace: "default".into(), uid, ..Default::default() };
     let mut config = PodSandboxConfig {
