@@ -1,6 +1,5 @@
 //! containerd's events become state changes. One thread; its connection lost, it reconnects and reconciles.
 
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -69,9 +68,7 @@ impl Shared {
         let mut pause = RETRY.0;
         let mut recovered = false;
         while !self.inner.lock().stop {
-            let session = catch_unwind(AssertUnwindSafe(|| self.session(rt, &mut recovered)));
-            let session = session.unwrap_or_else(|_| Err(Error::internal("the monitor panicked: this is a bug")));
-            if let Err(e) = session {
+            if let Err(e) = self.session(rt, &mut recovered) {
                 if rt.connected() {
                     pause = RETRY.0;
                 }

@@ -1,8 +1,6 @@
 //! From a call on the wire to a verb on a worker thread, and back.
 
-use std::any::Any;
 use std::collections::HashSet;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -237,13 +235,10 @@ fn serve<S: State, R>(
     }
 }
 
-/// Runs a verb: if it may run at all, and whatever it does.
+/// Runs a verb, if it may run at all, and writes down how it ended.
 fn judge<S: State, T>(rpc: &str, state: &S, call: &Call, run: impl FnOnce() -> Result<T>) -> Result<T, RpcStatus> {
     let started = Instant::now();
-    let result = admit(state, call).and_then(|()| {
-        catch_unwind(AssertUnwindSafe(run))
-            .unwrap_or_else(|panic| Err(Error::internal(format!("this is a bug in {rpc}: {}", words(&*panic)))))
-    });
+    let result = admit(state, call).and_then(|()| run());
     status::log(rpc, started.elapsed(), &result);
     result.map_err(|e| status::status(&e))
 }
@@ -270,12 +265,6 @@ fn admit(state: &impl State, call: &Call) -> Result<()> {
         Some(why) => Err(Error::new(Kind::Unavailable, format!("cricket is not ready: {why}"))),
         None => Ok(()),
     }
-}
-
-/// What a panic said.
-fn words(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it panicked")
 }
 
 /// `/runtime.v1.RuntimeService/Version` → `Version`.
