@@ -1,6 +1,7 @@
 //! Facts about the machine, read once at start.
 
 pub mod devices;
+pub mod features;
 pub mod mounts;
 
 use std::fs;

@@ -12,6 +12,7 @@ use crate::error::{Context, Error, Result};
 use crate::image;
 use crate::recover;
 use crate::runtime::Runtime;
+use crate::sandbox;
 use crate::sync::{Condvar, Mutex};
 use crate::workers::Workers;
 
@@ -93,6 +94,9 @@ impl Shared {
             let call = call.clone();
             Arc::new(move || call.cancel())
         });
+        let own = rt.clone();
+        // Beside the recovery: it takes as long as starting a program.
+        hand_over(&rt.workers, "features", move || own.learn_features());
         rt.containerd.ensure_namespace(&call)?;
         let mut events = rt.containerd.subscribe()?;
         image::load::refresh_all(&image::at(rt), &call)?;
@@ -143,8 +147,13 @@ fn handle_all(rt: &Arc<Runtime>, events: &mut dyn EventStream) -> Result<()> {
 fn handle(rt: &Arc<Runtime>, event: Event) {
     match event {
         Event::TaskExit { id, exec_id: None, exit, .. } => {
-            let Some(container) = rt.containers.exact(&id) else { return };
             let own = rt.clone();
+            let Some(container) = rt.containers.exact(&id) else {
+                if let Some(sandbox) = rt.sandboxes.exact(&id) {
+                    hand_over(&rt.workers, "exit", move || sandbox::process_ended(&own, &sandbox));
+                }
+                return;
+            };
             hand_over(&rt.workers, "exit", move || {
                 if let Some(settling) = container.begin_settle(exit) {
                     container::settle(&own, settling);

@@ -1,12 +1,14 @@
 //! Everything a verb is given: configuration, the outside world, the stores.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::cni::Cni;
 use crate::config::{CgroupDriver, Config, Handler};
 use crate::containerd::Containerd;
 use crate::error::{Error, Result};
+use crate::host::features::{self, Features};
 use crate::host::Host;
 use crate::layout::Layout;
 use crate::oci::facts::{CgroupMode, HandlerFacts};
@@ -51,6 +53,8 @@ pub struct Runtime {
     /// Whether containerd answers.
     connected: AtomicBool,
     clamp_noted: AtomicBool,
+    /// By the binary of the OCI runtime, `None` for the shim's own choice.
+    features: OnceLock<Vec<(Option<PathBuf>, Features)>>,
 }
 
 /// The parts a [`Runtime`] is put together from.
@@ -86,6 +90,7 @@ impl Runtime {
             not_ready: Mutex::new(Some(format!("waiting for containerd at {}", config.containerd.address.display()))),
             connected: AtomicBool::new(false),
             clamp_noted: AtomicBool::new(false),
+            features: OnceLock::new(),
             config,
         }
     }
@@ -131,12 +136,42 @@ impl Runtime {
         })
     }
 
-    /// A handler, as far as an OCI spec depends on it.
+    /// Asks every OCI runtime what it can do. Blocks for them, once.
+    pub fn learn_features(&self) {
+        self.features.get_or_init(|| {
+            let mut known: Vec<(Option<PathBuf>, Features)> = Vec::new();
+            for handler in self.config.runtimes.values().filter(|h| is_runc(h)) {
+                if known.iter().any(|(binary, _)| *binary == handler.binary) {
+                    continue;
+                }
+                let asked = features::ask(handler.binary.as_deref(), &self.host.kernel);
+                let answer = asked.unwrap_or_else(|e| {
+                    log::info!("no recursive read-only mounts, mapped mounts or user namespaces: {e}");
+                    Features::default()
+                });
+                known.push((handler.binary.clone(), answer));
+            }
+            known
+        });
+    }
+
+    /// What the OCI runtime of a handler can do; nothing until it is known, and for those that we cannot ask.
+    pub fn features(&self, handler: &Handler) -> Features {
+        let known = self.features.get().into_iter().flatten();
+        let of_binary = known.filter(|(binary, _)| is_runc(handler) && *binary == handler.binary);
+        of_binary.map(|(_, features)| *features).next().unwrap_or_default()
+    }
+
+    /// A handler, as far as an OCI spec depends on it. Blocks until its OCI runtime has said what it can do.
     pub fn handler_facts(&self, handler: &Handler) -> HandlerFacts {
+        self.learn_features();
+        let Features { recursive_read_only, idmap_mounts, user_namespaces } = self.features(handler);
         HandlerFacts {
+            recursive_read_only,
+            idmap_mounts,
+            user_namespaces,
             systemd_cgroup: self.systemd_cgroup(handler),
             privileged_without_host_devices: handler.privileged_without_host_devices,
-            ..HandlerFacts::default()
         }
     }
 
@@ -159,4 +194,9 @@ impl Runtime {
         let handler = self.handler(sandbox.as_ref().map_or("", |s| &s.runtime_handler))?;
         Ok(self.config.snapshotter(handler).to_owned())
     }
+}
+
+/// Whether a handler's shim is of the runc family, which takes an OCI runtime's binary.
+fn is_runc(handler: &Handler) -> bool {
+    handler.runtime_type.contains(".runc.")
 }

@@ -35,6 +35,8 @@ pub struct Config {
     pub log_line_bytes: usize,
     /// Who manages cgroups.
     pub cgroup_driver: CgroupDriver,
+    /// Which sandboxes have a process.
+    pub sandbox_process: SandboxProcess,
     /// The containerd that works for us.
     pub containerd: Containerd,
     /// Pod networking.
@@ -95,6 +97,15 @@ pub enum CgroupDriver {
     Systemd,
 }
 
+/// Which sandboxes have a process of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SandboxProcess {
+    /// Those whose containers share a PID namespace: something must be its first process.
+    Auto,
+    /// All: cAdvisor counts the network traffic of a pod only where there is one.
+    Always,
+}
+
 impl Config {
     /// The configuration that `text` (TOML) and, over it, `flags` mean.
     ///
@@ -132,6 +143,16 @@ impl CgroupDriver {
     }
 }
 
+impl SandboxProcess {
+    /// The word in the configuration file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SandboxProcess::Auto => "auto",
+            SandboxProcess::Always => "always",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +173,7 @@ mod tests {
             socket = "/tmp/a \"b\".sock"
             log_level = "debug"
             cgroup_driver = "systemd"
+            sandbox_process = "always"
             default_runtime = "kata"
             [cni]
             bin_dirs = ["/a", "/b"]

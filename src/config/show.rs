@@ -32,6 +32,11 @@ pub(super) fn toml(config: &Config) -> String {
     page.key("log_line_bytes", config.log_line_bytes);
     page.note("auto, cgroupfs or systemd. The kubelet takes ours from 1.31 on; an older one must be told the same.");
     page.key("cgroup_driver", text(config.cgroup_driver.as_str()));
+    page.note(
+        "Which sandboxes have a process: auto (those with a shared PID namespace) or always (for cAdvisor's counters",
+    );
+    page.note("of pod networks).");
+    page.key("sandbox_process", text(config.sandbox_process.as_str()));
     page.note("The handler of pods without a RuntimeClass: one of the tables [runtime.<name>] below.");
     page.key("default_runtime", text(&config.default_runtime));
 

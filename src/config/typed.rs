@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{CgroupDriver, Cni, Config, Containerd, Handler};
+use super::{CgroupDriver, Cni, Config, Containerd, Handler, SandboxProcess};
 use crate::error::{Error, Result};
 
 /// What the command line says; it wins over the file.
@@ -41,6 +41,7 @@ pub(super) struct Typed {
     shutdown_grace: Option<u64>,
     log_line_bytes: Option<usize>,
     cgroup_driver: Option<String>,
+    sandbox_process: Option<String>,
     default_runtime: Option<String>,
     containerd: TypedContainerd,
     cni: TypedCni,
@@ -109,6 +110,7 @@ impl Typed {
             shutdown_grace: Duration::from_secs(self.shutdown_grace.unwrap_or(15)),
             log_line_bytes: self.log_line_bytes.unwrap_or(16384),
             cgroup_driver: cgroup_driver(flags.cgroup_driver.or(self.cgroup_driver).as_deref().unwrap_or("auto"))?,
+            sandbox_process: sandbox_process(self.sandbox_process.as_deref().unwrap_or("auto"))?,
             containerd: Containerd {
                 address: path(flags.containerd.or(self.containerd.address), "/run/containerd/containerd.sock"),
                 snapshotter: flags.snapshotter.or(self.containerd.snapshotter).unwrap_or_else(|| "overlayfs".into()),
@@ -151,6 +153,13 @@ fn cgroup_driver(word: &str) -> Result<CgroupDriver> {
         .into_iter()
         .find(|d| d.as_str() == word)
         .ok_or_else(|| Error::invalid(format!("cgroup_driver `{word}`: not one of `auto`, `cgroupfs`, `systemd`")))
+}
+
+fn sandbox_process(word: &str) -> Result<SandboxProcess> {
+    [SandboxProcess::Auto, SandboxProcess::Always]
+        .into_iter()
+        .find(|p| p.as_str() == word)
+        .ok_or_else(|| Error::invalid(format!("sandbox_process `{word}`: not one of `auto`, `always`")))
 }
 
 #[cfg(test)]
@@ -197,6 +206,7 @@ mod tests {
     fn unknown_words_are_refused_with_the_known_ones() {
         assert!(refused("log_level = \"loud\"").contains("`debug`"));
         assert!(refused("cgroup_driver = \"openrc\"").contains("`systemd`"));
+        assert!(refused("sandbox_process = \"never\"").contains("`always`"));
         let flags = Overrides { log_level: Some("loud".into()), ..Overrides::default() };
         assert_eq!(Config::parse("", flags).map_err(|e| e.kind()), Err(Kind::InvalidArgument));
     }

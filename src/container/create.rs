@@ -143,9 +143,9 @@ impl Plan<'_> {
 
     /// What the container joins of its pod.
     fn namespaces(&self, rt: &Runtime) -> Namespaces {
-        let pins = rt.layout.pins(&self.sandbox.id, &self.sandbox.namespaces());
-        let pid = self.target_pid.map(|pid| PathBuf::from(format!("/proc/{pid}/ns/pid")));
-        Namespaces { pid, ..pins }
+        let pins = self.sandbox.pins(&rt.layout);
+        let target = self.target_pid.map(|pid| PathBuf::from(format!("/proc/{pid}/ns/pid")));
+        Namespaces { pid: target.or(pins.pid), ..pins }
     }
 
     fn hostname<'a>(&'a self, rt: &'a Runtime) -> &'a str {
@@ -226,7 +226,7 @@ fn target_pid(rt: &Runtime, sandbox: &Sandbox, config: &ContainerConfig) -> Resu
 }
 
 /// The shim's options; only the runc family's are known.
-fn runtime_options(handler: &Handler, systemd_cgroup: bool) -> Result<Option<Any>> {
+pub fn runtime_options(handler: &Handler, systemd_cgroup: bool) -> Result<Option<Any>> {
     let path = |p: &Option<PathBuf>| p.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned();
     let options = RuncOptions { binary: &path(&handler.binary), root: &path(&handler.root), systemd_cgroup };
     handler.runtime_type.contains(".runc.").then(|| options.encode()).transpose()

@@ -11,8 +11,9 @@ mod status;
 mod stop;
 mod streams;
 mod task;
+mod update;
 
-pub use create::{create, METADATA_TYPE, OWN_SNAPSHOT};
+pub use create::{create, runtime_options, METADATA_TYPE, OWN_SNAPSHOT};
 pub use exec_sync::exec_sync;
 pub use exit::{reconcile, record_end, settle};
 pub use list::{list, of_sandbox};
@@ -23,3 +24,4 @@ pub use status::status;
 pub use stop::{kill_all, stop};
 pub use streams::reattach;
 pub use task::destroy;
+pub use update::{recorded as recorded_resources, update_resources};

@@ -55,7 +55,7 @@ fn describe(rt: &Runtime, container: &Container) -> ContainerStatus {
         mounts: config.mounts.clone(),
         log_path: container.log_path.as_deref().map(|p| p.display().to_string()).unwrap_or_default(),
         resources: MessageField::some(ContainerResources {
-            linux: MessageField::some(config.linux.resources.clone().unwrap_or_default()),
+            linux: MessageField::some(container.resources()),
             ..Default::default()
         }),
         user: MessageField::some(ContainerUser { linux: MessageField::some(user), ..Default::default() }),

@@ -107,6 +107,12 @@ impl Fake {
         self.inner.state.lock().exec_code = code;
     }
 
+    /// From now on the first process of every new task is this one, for verbs that look at its `/proc`. Nothing is done to
+    /// it.
+    pub fn tasks_are(&self, pid: u32) {
+        self.inner.state.lock().task_pid = Some(pid);
+    }
+
     /// From now on garbage is collected before every call. The real one does so at its start, after every hundredth
     /// change and in deletions with `sync`: what no image, record or lease refers to may be gone at any moment.
     pub fn collect_garbage_always(&self) {

@@ -45,9 +45,17 @@ fn condition(name: &str, reason: &str, state: Result<(), String>) -> RuntimeCond
 /// Sorted by name; "" is the default one.
 fn handlers(rt: &Runtime) -> Vec<RuntimeHandler> {
     let names = std::iter::once("").chain(rt.config.runtimes.keys().map(String::as_str));
+    let features = |name: &str| {
+        let known = rt.handler(name).map(|handler| rt.features(handler)).unwrap_or_default();
+        RuntimeHandlerFeatures {
+            recursive_read_only_mounts: known.recursive_read_only,
+            user_namespaces: known.user_namespaces && known.idmap_mounts,
+            ..Default::default()
+        }
+    };
     let handler = |name: &str| RuntimeHandler {
         name: name.to_owned(),
-        features: MessageField::some(RuntimeHandlerFeatures::default()),
+        features: MessageField::some(features(name)),
         ..Default::default()
     };
     names.map(handler).collect()

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::ids::{ContainerId, SandboxId};
 
 /// The version of the runtime spec that we write; later additions we use only where the handler has them.
-const VERSION: &str = "1.0.2";
+pub(super) const VERSION: &str = "1.0.2";
 
 /// Everything a container's spec is made of.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +70,7 @@ fn linux(input: &Input<'_>, propagation: Option<&str>) -> Result<Linux> {
     let mut linux = Linux::default();
     linux
         .set_resources(Some(limits))
-        .set_cgroups_path(Some(cgroup::path(&sandbox.linux.cgroup_parent, handler.systemd_cgroup, input.id)?))
+        .set_cgroups_path(Some(cgroup::path(&sandbox.linux.cgroup_parent, handler.systemd_cgroup, input.id.as_str())?))
         .set_namespaces(Some(namespaces::of(input)?))
         .set_devices((!devices.is_empty()).then_some(devices))
         .set_rootfs_propagation(propagation.map(String::from))

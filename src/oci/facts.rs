@@ -52,6 +52,8 @@ pub struct HandlerFacts {
     pub recursive_read_only: bool,
     /// The runtime and the kernel map the owners of a mount.
     pub idmap_mounts: bool,
+    /// The runtime makes user namespaces.
+    pub user_namespaces: bool,
 }
 
 /// An image's configuration.

@@ -16,6 +16,7 @@ pub mod mounts;
 mod namespaces;
 pub mod process;
 pub mod resources;
+pub mod sandbox;
 mod security;
 pub mod signal;
 pub mod user;

@@ -99,13 +99,13 @@ fn of_sandbox(typ: Type, path: Option<&Path>, on_host: bool) -> Result<Option<Li
     }
 }
 
-fn own(typ: Type) -> LinuxNamespace {
+pub(super) fn own(typ: Type) -> LinuxNamespace {
     let mut namespace = LinuxNamespace::default();
     namespace.set_typ(typ);
     namespace
 }
 
-fn join(typ: Type, path: &Path) -> LinuxNamespace {
+pub(super) fn join(typ: Type, path: &Path) -> LinuxNamespace {
     let mut namespace = own(typ);
     namespace.set_path(Some(path.into()));
     namespace

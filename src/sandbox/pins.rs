@@ -16,8 +16,14 @@ pub fn own(pins: &Namespaces) -> sysctl::Own {
     sysctl::Own { net: pins.net.is_some(), ipc: pins.ipc.is_some(), uts: pins.uts.is_some() }
 }
 
+/// Those that are made here: a PID namespace comes with its first process.
+fn made(pins: &Namespaces) -> impl Iterator<Item = (Namespace, &Path)> {
+    all(pins).filter(|(namespace, _)| *namespace != Namespace::Pid)
+}
+
 fn all(pins: &Namespaces) -> impl Iterator<Item = (Namespace, &Path)> {
-    let all = [(Namespace::Net, &pins.net), (Namespace::Ipc, &pins.ipc), (Namespace::Uts, &pins.uts)];
+    let Namespaces { net, ipc, uts, pid } = pins;
+    let all = [(Namespace::Net, net), (Namespace::Ipc, ipc), (Namespace::Uts, uts), (Namespace::Pid, pid)];
     all.into_iter().filter_map(|(namespace, path)| Some((namespace, path.as_deref()?)))
 }
 
@@ -27,7 +33,7 @@ pub fn create(pins: &Namespaces, hostname: &str, sysctls: &[(PathBuf, String)]) 
         let made = fs::DirBuilder::new().mode(0o755).recursive(true).create(dir);
         made.with_context(|| format!("make {}", dir.display()))?;
     }
-    let wanted: Vec<(Namespace, &Path)> = all(pins).collect();
+    let wanted: Vec<(Namespace, &Path)> = made(pins).collect();
     namespace::create(&wanted, || {
         if pins.uts.is_some() {
             namespace::set_hostname(hostname).with_context(|| format!("set host name {hostname:?}"))?;

@@ -14,9 +14,10 @@ use crate::call::Call;
 use crate::clock;
 use crate::error::{Context, Error, Idempotent, Kind, Result};
 use crate::ids::SandboxId;
+use crate::oci;
 use crate::oci::facts::{Namespaces, SandboxFiles};
 use crate::runtime::Runtime;
-use crate::sandbox::{files, network, pins, sysctl, teardown};
+use crate::sandbox::{files, network, pins, process, sysctl, teardown};
 use crate::store::record::{self, Durability};
 use crate::store::sandbox::{namespace_options, reserved_name};
 use crate::store::{Reservation, Sandbox, SandboxState};
@@ -35,7 +36,8 @@ struct Plan {
     sysctls: Vec<(PathBuf, String)>,
 }
 
-/// Makes a pod sandbox: pinned namespaces, its files, its network. Blocks for the CNI plugins.
+/// Makes a pod sandbox: pinned namespaces, its files, its network, and a process if it needs one. Blocks for the CNI
+/// plugins and the OCI runtime.
 ///
 /// # Errors
 /// `InvalidArgument` and `Unimplemented` before anything happens; `AlreadyExists` for a name in use; otherwise what
@@ -50,6 +52,12 @@ pub fn run(rt: &Runtime, call: &Call, request: RunPodSandboxRequest) -> Result<R
     match plan.act(rt, call) {
         Ok(sandbox) => {
             let sandbox = slot.fill(sandbox);
+            if sandbox.process {
+                // Its end would have found no sandbox until now.
+                if let Err(e) = process::reconcile(rt, call, &sandbox) {
+                    log::warn!("{e}");
+                }
+            }
             Ok(RunPodSandboxResponse { pod_sandbox_id: sandbox.id.to_string(), ..Default::default() })
         }
         Err(e) => {
@@ -61,12 +69,16 @@ pub fn run(rt: &Runtime, call: &Call, request: RunPodSandboxRequest) -> Result<R
 
 impl Plan {
     fn new(rt: &Runtime, config: PodSandboxConfig, runtime_handler: String) -> Result<Plan> {
-        rt.handler(&runtime_handler)?;
+        let handler = rt.handler(&runtime_handler)?;
         let options = namespace_options(&config);
-        check_namespaces(&config, &options)?;
+        check_namespaces(&options)?;
         network::check(&config)?;
+        let process = process::wanted(rt, &config);
+        if process {
+            oci::sandbox::check(&config, rt.systemd_cgroup(handler))?;
+        }
         let id = SandboxId::random()?;
-        let pins = rt.layout.pins(&id, &options);
+        let pins = rt.layout.pins(&id, &options, process);
         let hostname = match config.hostname.as_str() {
             "" => rt.host.hostname.clone(),
             own if own.len() > MAX_HOSTNAME => {
@@ -83,6 +95,7 @@ impl Plan {
             runtime_handler,
             created_at: clock::now(),
             netns_path: pins.net.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned(),
+            process,
             ..Default::default()
         };
         Ok(Plan { files: rt.layout.sandbox_files(&id, &options), record, id, config, hostname, pins, sysctls })
@@ -108,6 +121,10 @@ impl Plan {
             Some(netns) => network::attach(rt, call, &self.id, &self.config, netns)?,
             None => Vec::new(),
         };
+        if self.record.process {
+            call.check()?;
+            process::start(rt, call, &self.record, &self.pins).context("start the process of the sandbox")?;
+        }
         let record = records::Sandbox {
             phase: records::sandbox::Phase::READY.into(),
             ips: ips.iter().map(ToString::to_string).collect(),
@@ -118,11 +135,12 @@ impl Plan {
     }
 
     fn undo(&self, rt: &Runtime, slot: Reservation<'_, Sandbox>) {
-        let gone = teardown::teardown(rt, &Call::undo(), &self.id, &self.config)
+        let sandbox = Sandbox::from_record(&self.record, SandboxState::NotReady);
+        let gone = teardown::teardown(rt, &Call::undo(), &sandbox)
             .and_then(|()| fs::remove_dir_all(rt.layout.sandbox_root(&self.id)).or_gone());
         if let Err(e) = gone {
             log::warn!("pod sandbox {} is kept, not ready, until it can be stopped: {e}", self.id);
-            slot.fill(Sandbox::from_record(&self.record, SandboxState::NotReady));
+            slot.fill(sandbox);
         }
     }
 }
@@ -139,9 +157,8 @@ fn refuse_control_characters(config: &PodSandboxConfig, hostname: &str) -> Resul
     }
 }
 
-/// Refuses what a sandbox without a process, or this version, cannot do.
-fn check_namespaces(config: &PodSandboxConfig, options: &NamespaceOption) -> Result<()> {
-    let asked = config.linux.security_context.namespace_options.is_some();
+/// Refuses what no sandbox, or none of this version, can do.
+fn check_namespaces(options: &NamespaceOption) -> Result<()> {
     for (what, mode) in [("the network", options.network), ("ipc", options.ipc)] {
         if !matches!(mode.enum_value(), Ok(NamespaceMode::POD | NamespaceMode::NODE)) {
             return Err(Error::invalid(format!("namespace mode of {what}: must be POD or NODE")));
@@ -149,12 +166,6 @@ fn check_namespaces(config: &PodSandboxConfig, options: &NamespaceOption) -> Res
     }
     if matches!(options.pid.enum_value(), Ok(NamespaceMode::TARGET) | Err(_)) {
         return Err(Error::invalid("namespace mode of pid: a sandbox has no target, must be POD, CONTAINER or NODE"));
-    }
-    // Without any options, crictl and other simple clients get a PID namespace for each container.
-    if asked && options.pid == NamespaceMode::POD.into() {
-        let message = "a pod that shares its PID namespace needs a sandbox process, which this version lacks: \
-                       use namespace mode CONTAINER (shareProcessNamespace: false)";
-        return Err(Error::new(Kind::Unimplemented, message));
     }
     if options.userns_options.is_some() && options.userns_options.mode != NamespaceMode::NODE.into() {
         return Err(Error::new(

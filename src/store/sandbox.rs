@@ -10,6 +10,8 @@ use protobuf::MessageField;
 use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::ids::SandboxId;
+use crate::layout::Layout;
+use crate::oci::facts::Namespaces;
 use crate::sync::{Condvar, Mutex};
 
 /// Whether a sandbox can take containers.
@@ -36,6 +38,8 @@ pub struct Sandbox {
     pub netns: Option<PathBuf>,
     /// Addresses, the primary one first; none with the host's network.
     pub ips: Vec<IpAddr>,
+    /// It has a process: a record and a task in containerd, named like it.
+    pub process: bool,
     inner: Mutex<Inner>,
     changed: Condvar,
 }
@@ -44,6 +48,8 @@ pub struct Sandbox {
 #[derive(Debug)]
 struct Inner {
     state: SandboxState,
+    /// Of its process, while it is known to live.
+    pid: Option<u32>,
     /// Containers that are being created or started in it.
     joining: usize,
     /// It is being stopped or removed.
@@ -67,7 +73,8 @@ impl Sandbox {
             created_at: record.created_at,
             netns: Some(&record.netns_path).filter(|p| !p.is_empty()).map(PathBuf::from),
             ips: record.ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
-            inner: Mutex::new(Inner { state, joining: 0, ending: false, down: false }),
+            process: record.process,
+            inner: Mutex::new(Inner { state, pid: None, joining: 0, ending: false, down: false }),
             changed: Condvar::new(),
         }
     }
@@ -86,6 +93,7 @@ impl Sandbox {
             created_at: self.created_at,
             netns_path: self.netns.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned(),
             ips: self.ips.iter().map(IpAddr::to_string).collect(),
+            process: self.process,
             ..Default::default()
         }
     }
@@ -124,6 +132,28 @@ impl Sandbox {
         }
         inner.ending = true;
         Ok(Ending { sandbox: self, was_ready })
+    }
+
+    /// It is not ready any more. Tells whether it was.
+    pub fn lose(&self) -> bool {
+        let mut inner = self.inner.lock();
+        inner.pid = None;
+        std::mem::replace(&mut inner.state, SandboxState::NotReady) == SandboxState::Ready
+    }
+
+    /// The pid of its process, if it has one that is known to live.
+    pub fn pid(&self) -> Option<u32> {
+        self.inner.lock().pid
+    }
+
+    /// See [`Sandbox::pid`].
+    pub fn set_pid(&self, pid: u32) {
+        self.inner.lock().pid = Some(pid);
+    }
+
+    /// Where its namespaces are pinned.
+    pub fn pins(&self, layout: &Layout) -> Namespaces {
+        layout.pins(&self.id, &self.namespaces(), self.process)
     }
 
     /// The namespace options of the request; absent ones are the CRI's defaults.

@@ -21,5 +21,6 @@ mod exits;
 mod leaks;
 mod logs;
 mod pod;
+mod process;
 mod restart;
 mod selftest;

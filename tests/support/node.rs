@@ -62,7 +62,15 @@ pub fn until(what: &str, mut check: impl FnMut() -> bool) {
 impl Node {
     /// A node with a daemon that serves and the shell's image.
     pub fn start() -> Node {
+        Node::with("")
+    }
+
+    /// The same with `settings` at the top of the configuration file.
+    pub fn with(settings: &str) -> Node {
         let mut node = Node::prepare();
+        let file = node.dir().join("cricket.toml");
+        let text = fs::read_to_string(&file).expect("the configuration");
+        fs::write(&file, format!("{settings}\n{text}")).expect("write the configuration");
         node.start_daemon();
         node.import_shell();
         node

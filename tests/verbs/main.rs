@@ -11,6 +11,7 @@ mod files;
 mod lists;
 mod network;
 mod plugin;
+mod process;
 mod races;
 mod requests;
 mod restart;
