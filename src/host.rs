@@ -1,5 +1,6 @@
 //! Facts about the machine, read once at start.
 
+pub mod cdi;
 pub mod devices;
 pub mod features;
 pub mod mounts;

@@ -1,10 +1,10 @@
 //! Where everything is on disk. Pure: paths are computed, nothing is touched.
 //!
 //! ```text
-//! <root>/sandboxes/<id>/    record hostname hosts resolv.conf        durable
+//! <root>/sandboxes/<id>/    record hostname hosts resolv.conf images/ durable
 //! <root>/containers/<id>/   status resources                         durable
 //! <root>/pause/<version>/   pause dev/ proc/                         the root of sandbox processes
-//! <state>/sandboxes/<id>/   ipc uts pid shm/                         gone after a boot
+//! <state>/sandboxes/<id>/   ipc uts pid shm/ images/                 gone after a boot
 //! <state>/containers/<id>/  io/{stdin,stdout,stderr} exec/<id>/…     gone after a boot
 //! <netns_dir>/cricket-<id>                                           gone after a boot
 //! ```
@@ -64,6 +64,16 @@ impl Layout {
     /// Where its /dev/shm is mounted.
     pub fn shm(&self, id: &SandboxId) -> PathBuf {
         self.sandbox_state(id).join("shm")
+    }
+
+    /// Where images are mounted for its containers.
+    pub fn image_mounts(&self, id: &SandboxId) -> PathBuf {
+        self.sandbox_state(id).join("images")
+    }
+
+    /// Which images may be mounted for its containers: a file for each.
+    pub fn image_notes(&self, id: &SandboxId) -> PathBuf {
+        self.sandbox_root(id).join("images")
     }
 
     /// Where the namespaces are pinned that a sandbox does not share with the host. `ip netns` sees the network's; the

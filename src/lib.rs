@@ -14,6 +14,7 @@ pub mod clock;
 // pure: no files, clock, environment, network
 pub mod reference;
 pub mod config;
+pub mod cdi;
 pub mod oci;
 pub mod layout;
 // the outside world and memory

@@ -14,7 +14,7 @@ use protobuf::Message;
 use crate::call::Call;
 use crate::cgroup;
 use crate::clock;
-use crate::container::{self, METADATA_TYPE, OWN_SNAPSHOT};
+use crate::container::{self, IMAGE_VOLUME, METADATA_TYPE, OWN_SNAPSHOT};
 use crate::containerd::{Record, SnapshotRef, Task, TaskState};
 use crate::error::{Context, Error, Idempotent, Kind, Result};
 use crate::ids::{ContainerId, SandboxId};
@@ -213,8 +213,10 @@ fn sweep(rt: &Runtime, call: &Call, records: &[Record]) -> Result<()> {
             snapshots => snapshots?,
         };
         for snapshot in snapshots {
-            if snapshot.labels.contains_key(OWN_SNAPSHOT) && !whole.contains(snapshot.key.as_str()) {
-                log::info!("removing snapshot {}: its container has no record", snapshot.key);
+            let of_container = snapshot.labels.contains_key(OWN_SNAPSHOT) && !whole.contains(snapshot.key.as_str());
+            let of_pod = snapshot.labels.get(IMAGE_VOLUME).is_some_and(|pod| rt.sandboxes.exact(pod).is_none());
+            if of_container || of_pod {
+                log::info!("removing snapshot {}: what it belongs to does not exist", snapshot.key);
                 let at = SnapshotRef { snapshotter, key: &snapshot.key };
                 if let Err(e) = rt.containerd.remove_snapshot(call, &at).or_gone() {
                     log::warn!("remove snapshot {}: {e}", snapshot.key);

@@ -37,6 +37,10 @@ pub struct Config {
     pub cgroup_driver: CgroupDriver,
     /// Which sandboxes have a process.
     pub sandbox_process: SandboxProcess,
+    /// Folders of CDI specifications; the devices of a later one hide those of an earlier one.
+    pub cdi_dirs: Vec<PathBuf>,
+    /// Devices belong to the user and group that the container runs as.
+    pub device_ownership_from_security_context: bool,
     /// The containerd that works for us.
     pub containerd: Containerd,
     /// Pod networking.

@@ -37,6 +37,10 @@ pub(super) fn toml(config: &Config) -> String {
     );
     page.note("of pod networks).");
     page.key("sandbox_process", text(config.sandbox_process.as_str()));
+    page.note("Folders of CDI specifications, of which a later one wins; none: no CDI devices.");
+    page.key("cdi_dirs", list(config.cdi_dirs.iter().map(|dir| path(dir))));
+    page.note("Devices of a container belong to its runAsUser and runAsGroup instead of the owners on the node.");
+    page.key("device_ownership_from_security_context", config.device_ownership_from_security_context);
     page.note("The handler of pods without a RuntimeClass: one of the tables [runtime.<name>] below.");
     page.key("default_runtime", text(&config.default_runtime));
 

@@ -42,6 +42,8 @@ pub(super) struct Typed {
     log_line_bytes: Option<usize>,
     cgroup_driver: Option<String>,
     sandbox_process: Option<String>,
+    cdi_dirs: Option<Vec<PathBuf>>,
+    device_ownership_from_security_context: bool,
     default_runtime: Option<String>,
     containerd: TypedContainerd,
     cni: TypedCni,
@@ -111,6 +113,8 @@ impl Typed {
             log_line_bytes: self.log_line_bytes.unwrap_or(16384),
             cgroup_driver: cgroup_driver(flags.cgroup_driver.or(self.cgroup_driver).as_deref().unwrap_or("auto"))?,
             sandbox_process: sandbox_process(self.sandbox_process.as_deref().unwrap_or("auto"))?,
+            cdi_dirs: self.cdi_dirs.unwrap_or_else(|| vec!["/etc/cdi".into(), "/var/run/cdi".into()]),
+            device_ownership_from_security_context: self.device_ownership_from_security_context,
             containerd: Containerd {
                 address: path(flags.containerd.or(self.containerd.address), "/run/containerd/containerd.sock"),
                 snapshotter: flags.snapshotter.or(self.containerd.snapshotter).unwrap_or_else(|| "overlayfs".into()),

@@ -13,13 +13,14 @@ use protobuf::{Message, MessageField};
 use crate::call::Call;
 use crate::clock;
 use crate::config::Handler;
+use crate::container::volume;
 use crate::containerd::{Any, Labels, Record, RuncOptions, SnapshotRef};
 use crate::error::{Context, Error, Idempotent, Kind, Result};
 use crate::host;
 use crate::ids::ContainerId;
 use crate::image::{unpack, Images};
 use crate::oci;
-use crate::oci::facts::{HandlerFacts, Namespaces};
+use crate::oci::facts::{DeviceFacts, HandlerFacts, Namespaces};
 use crate::oci::user::User;
 use crate::reference::{looks_like_id, Reference};
 use crate::rollback::Rollback;
@@ -80,7 +81,8 @@ pub fn create(rt: &Runtime, call: &Call, request: CreateContainerRequest) -> Res
     plan.check(rt)?;
     let slot = rt.containers.reserve(&name, plan.id.as_str())?;
     call.check()?;
-    let container = plan.act(rt, call).with_context(|| format!("create container {name}"))?;
+    let images = volume::mount_images(rt, call, &sandbox, rt.config.snapshotter(plan.handler), &plan.config)?;
+    let container = plan.act(rt, call, &images).with_context(|| format!("create container {name}"))?;
     let container = slot.fill(container);
     drop(joined);
     Ok(CreateContainerResponse { container_id: container.id.to_string(), ..Default::default() })
@@ -96,7 +98,7 @@ impl Plan<'_> {
         oci::Request { sandbox, config, image, host: &rt.host.facts, handler }
     }
 
-    fn act(&self, rt: &Runtime, call: &Call) -> Result<Container> {
+    fn act(&self, rt: &Runtime, call: &Call, images: &[Option<PathBuf>]) -> Result<Container> {
         let containerd = &*rt.containerd;
         let (id, snapshotter) = (self.id.as_str(), rt.config.snapshotter(self.handler));
         let at = SnapshotRef { snapshotter, key: id };
@@ -112,7 +114,7 @@ impl Plan<'_> {
         let labels = Labels::from([(OWN_SNAPSHOT.into(), id.into()), (GC_ROOT.into(), "cricket".into())]);
         containerd.prepare_snapshot(call, &at, &self.image.chain_id, &labels).context("prepare snapshot")?;
 
-        let (record, container) = self.record(rt, snapshotter)?;
+        let (record, container) = self.record(rt, snapshotter, images)?;
         call.check()?;
         undo.push("containerd record", || containerd.delete_container(&Call::undo(), id).or_gone());
         containerd.create_container(call, &record).context("create containerd record")?;
@@ -120,14 +122,16 @@ impl Plan<'_> {
         Ok(container)
     }
 
-    fn spec(&self, rt: &Runtime, handler: &HandlerFacts, user: &User) -> Result<Spec> {
+    fn spec(&self, rt: &Runtime, handler: &HandlerFacts, user: &User, images: &[Option<PathBuf>]) -> Result<Spec> {
         let request = self.request(rt, handler);
         let score = oci::resources::oom_score_adj(&self.config.linux.resources, &rt.host.facts)?;
         if let Some(wanted) = score.clamped_from {
             rt.note_clamped_oom_score(wanted, score.value);
         }
-        let devices = host::devices::resolve(&self.config.devices, request.wants_host_devices())?;
-        let mounts = host::mounts::resolve(&self.config.mounts)?;
+        let mut devices = host::devices::resolve(&[], request.wants_host_devices())?;
+        devices.extend(self.devices(rt)?);
+        let edits = host::cdi::resolve(&oci::cdi_names(&self.config)?, &rt.config.cdi_dirs)?;
+        let mounts = host::mounts::resolve(&self.config.mounts, images)?;
         oci::container::spec(&oci::container::Input {
             request,
             id: &self.id,
@@ -138,7 +142,23 @@ impl Plan<'_> {
             user,
             mounts: &mounts,
             devices: &devices,
+            edits: &edits,
         })
+    }
+
+    /// The devices that the container names by their paths, owned by whom the configuration says.
+    fn devices(&self, rt: &Runtime) -> Result<Vec<DeviceFacts>> {
+        let mut devices = host::devices::resolve(&self.config.devices, false)?;
+        if rt.config.device_ownership_from_security_context {
+            let security = &self.config.linux.security_context;
+            let id = |value: Option<i64>| value.and_then(|id| u32::try_from(id).ok());
+            let (uid, gid) = (security.run_as_user.as_ref(), security.run_as_group.as_ref());
+            let (uid, gid) = (id(uid.map(|u| u.value)), id(gid.map(|g| g.value)));
+            for device in &mut devices {
+                (device.uid, device.gid) = (uid.unwrap_or(device.uid), gid.unwrap_or(device.gid));
+            }
+        }
+        Ok(devices)
     }
 
     /// What the container joins of its pod.
@@ -156,10 +176,10 @@ impl Plan<'_> {
     }
 
     /// The containerd record, spec and metadata in it, and what the store keeps.
-    fn record(&self, rt: &Runtime, snapshotter: &str) -> Result<(Record, Container)> {
+    fn record(&self, rt: &Runtime, snapshotter: &str, images: &[Option<PathBuf>]) -> Result<(Record, Container)> {
         let handler = rt.handler_facts(self.handler);
         let user = oci::user::wanted(&self.config, &self.image.config)?.by_number()?;
-        let spec = serde_json::to_vec(&self.spec(rt, &handler, &user)?);
+        let spec = serde_json::to_vec(&self.spec(rt, &handler, &user, images)?);
         let metadata = records::Container {
             sandbox_id: self.sandbox.id.to_string(),
             config: MessageField::some(self.config.clone()),

@@ -12,6 +12,7 @@ mod stop;
 mod streams;
 mod task;
 mod update;
+mod volume;
 
 pub use create::{create, runtime_options, METADATA_TYPE, OWN_SNAPSHOT};
 pub use exec_sync::exec_sync;
@@ -25,3 +26,4 @@ pub use stop::{kill_all, stop};
 pub use streams::reattach;
 pub use task::destroy;
 pub use update::{recorded as recorded_resources, update_resources};
+pub use volume::{unmount_images, IMAGE_VOLUME};

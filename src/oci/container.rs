@@ -2,9 +2,9 @@
 
 use oci_spec::runtime::{Linux, LinuxResources, Root, Spec};
 
-use super::facts::{DeviceFacts, MountSource, Namespaces, SandboxFiles};
+use super::facts::{DeviceEdits, DeviceFacts, MountSource, Namespaces, SandboxFiles};
 use super::user::User;
-use super::{annotations, cgroup, check, devices, mounts, namespaces, process, resources, Request};
+use super::{annotations, cdi, cgroup, check, devices, mounts, namespaces, process, resources, Request};
 use crate::error::Result;
 use crate::ids::{ContainerId, SandboxId};
 
@@ -32,6 +32,8 @@ pub struct Input<'a> {
     pub mounts: &'a [MountSource],
     /// The device nodes: the host's, if [`Request::wants_host_devices`], then those of `config.devices`.
     pub devices: &'a [DeviceFacts],
+    /// What its CDI devices change.
+    pub edits: &'a DeviceEdits,
 }
 
 /// The runtime spec. Sysctls are not in it: they belong to the sandbox. The root is the directory `rootfs` of the bundle.
@@ -54,6 +56,7 @@ pub fn spec(input: &Input<'_>) -> Result<Spec> {
         .set_hostname(None)
         .set_annotations(Some(annotations::of(input)))
         .set_linux(Some(linux(input, propagation)?));
+    cdi::apply(&mut spec, input.edits)?;
     Ok(spec)
 }
 
@@ -97,6 +100,7 @@ pub(super) mod tests {
         pub namespaces: Namespaces,
         pub mounts: Vec<MountSource>,
         pub devices: Vec<DeviceFacts>,
+        pub edits: DeviceEdits,
     }
 
     impl Default for Case {
@@ -125,6 +129,7 @@ pub(super) mod tests {
                 },
                 mounts: vec![],
                 devices: vec![],
+                edits: DeviceEdits::default(),
             };
             case.security().namespace_options.mut_or_insert_default().pid = NamespaceMode::CONTAINER.into();
             case
@@ -171,6 +176,7 @@ pub(super) mod tests {
                 user: &User::default(),
                 mounts: &self.mounts,
                 devices: &self.devices,
+                edits: &self.edits,
             })
         }
     }

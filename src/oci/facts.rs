@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::capabilities::CapSet;
+use crate::cdi;
 
 /// How control groups are mounted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,6 +123,23 @@ pub struct MountSource {
     pub path: PathBuf,
     /// Of the mount point that holds `path`.
     pub propagation: Propagation,
+}
+
+/// What the CDI devices of a container change, looked up on the host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeviceEdits {
+    /// Their nodes.
+    pub nodes: Vec<DeviceFacts>,
+    /// `KEY=value`, over what the container has.
+    pub env: Vec<String>,
+    /// Mounts, over those at the same paths.
+    pub mounts: Vec<cdi::Mount>,
+    /// Programs for the runtime to run.
+    pub hooks: Vec<cdi::Hook>,
+    /// Groups for the first process.
+    pub gids: Vec<u32>,
+    /// Cache and memory bandwidth.
+    pub intel_rdt: Option<cdi::IntelRdt>,
 }
 
 /// What sort of node a device is.

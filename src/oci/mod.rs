@@ -6,6 +6,7 @@
 
 pub mod annotations;
 pub mod capabilities;
+mod cdi;
 pub mod cgroup;
 pub mod container;
 mod devices;
@@ -53,6 +54,14 @@ impl Request<'_> {
     }
 }
 
+/// The CDI devices that a container names.
+///
+/// # Errors
+/// `InvalidArgument` for what is no name.
+pub fn cdi_names(config: &ContainerConfig) -> Result<Vec<String>> {
+    crate::cdi::names(config.CDI_devices.iter().map(|d| d.name.as_str()), config.annotations.iter())
+}
+
 /// Refuses whatever can be refused without touching anything.
 ///
 /// # Errors
@@ -71,6 +80,7 @@ pub fn check(request: &Request<'_>) -> Result<()> {
     namespaces::check(sandbox, config)?;
     mounts::check(config, handler)?;
     devices::check(config)?;
+    cdi_names(config)?;
     process::check(config, image)?;
     user::wanted(config, image)?;
     capabilities::of(request)?;

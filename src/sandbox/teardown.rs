@@ -4,13 +4,14 @@ use std::fs;
 use std::path::Path;
 
 use crate::call::Call;
+use crate::container;
 use crate::error::{Context, Idempotent, Result};
 use crate::runtime::Runtime;
 use crate::sandbox::{files, network, pins, process};
 use crate::store::Sandbox;
 
-/// Ends its process, gives the network back, unpins the namespaces, unmounts /dev/shm and removes the volatile
-/// directory; the durable one stays.
+/// Ends its process, gives the network back, unmounts images and /dev/shm, unpins the namespaces and removes
+/// the volatile directory; the durable one stays.
 ///
 /// Idempotent, and right for a half-made sandbox: the undo of RunPodSandbox, StopPodSandbox and recovery all end here.
 /// The network comes first and keeps its namespace until it is given back, so that a retry has something to work with.
@@ -24,9 +25,11 @@ pub fn teardown(rt: &Runtime, call: &Call, sandbox: &Sandbox) -> Result<()> {
         Some(netns) => network::detach(rt, call, id, &sandbox.config, netns),
         None => Ok(()),
     };
+    let images = container::unmount_images(rt, call, id);
     let shm = files::unmount_shm(rt, id);
     process?;
     network?;
+    images?;
     pins::remove(&held)?;
     shm?;
     remove_dir(&rt.layout.sandbox_state(id))

@@ -1,5 +1,6 @@
 //! A pod sandbox in memory.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -52,6 +53,8 @@ struct Inner {
     pid: Option<u32>,
     /// Containers that are being created or started in it.
     joining: usize,
+    /// What is being made for all its containers, by name.
+    making: HashSet<String>,
     /// It is being stopped or removed.
     ending: bool,
     /// Everything it held on the machine was given back.
@@ -74,7 +77,14 @@ impl Sandbox {
             netns: Some(&record.netns_path).filter(|p| !p.is_empty()).map(PathBuf::from),
             ips: record.ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
             process: record.process,
-            inner: Mutex::new(Inner { state, pid: None, joining: 0, ending: false, down: false }),
+            inner: Mutex::new(Inner {
+                state,
+                pid: None,
+                joining: 0,
+                making: HashSet::new(),
+                ending: false,
+                down: false,
+            }),
             changed: Condvar::new(),
         }
     }
@@ -116,6 +126,20 @@ impl Sandbox {
             }
         }
         Ok(Joining { sandbox: self })
+    }
+
+    /// The turn to make something for all its containers, `name`, or to find that it is there. Blocks while another has
+    /// the turn.
+    ///
+    /// # Errors
+    /// What [`Call::check`] says when that takes too long.
+    pub fn turn(&self, call: &Call, name: &str) -> Result<Turn<'_>> {
+        let mut inner = self.inner.lock();
+        while !inner.making.insert(name.to_owned()) {
+            call.check()?;
+            inner = self.changed.wait_until(inner, call.deadline());
+        }
+        Ok(Turn { sandbox: self, name: name.to_owned() })
     }
 
     /// Begins to stop or remove it: from now on nothing joins. Blocks until what is joining has joined, and another end
@@ -171,6 +195,20 @@ pub struct Joining<'a> {
 impl Drop for Joining<'_> {
     fn drop(&mut self) {
         self.sandbox.inner.lock().joining -= 1;
+        self.sandbox.changed.notify_all();
+    }
+}
+
+/// See [`Sandbox::turn`]. Dropping it lets the next one have it.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    sandbox: &'a Sandbox,
+    name: String,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.sandbox.inner.lock().making.remove(&self.name);
         self.sandbox.changed.notify_all();
     }
 }
@@ -238,6 +276,20 @@ mod tests {
             let end = scope.spawn(|| sandbox.begin_end(&Call::unbounded()).map(|e| e.was_ready));
             drop(joined);
             assert!(!end.join().unwrap().unwrap(), "the first try had made it not ready");
+        });
+    }
+
+    #[test]
+    fn one_turn_at_a_time_for_each_name() {
+        let sandbox = Sandbox::ready(&records::Sandbox::default());
+        let now = || Call::within(Duration::ZERO);
+        let first = sandbox.turn(&now(), "a").unwrap();
+        sandbox.turn(&now(), "b").unwrap();
+        assert_eq!(sandbox.turn(&now(), "a").map(drop).map_err(|e| e.kind()), Err(Kind::DeadlineExceeded));
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| sandbox.turn(&Call::unbounded(), "a").map(drop));
+            drop(first);
+            next.join().unwrap().unwrap();
         });
     }
 

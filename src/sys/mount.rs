@@ -10,7 +10,7 @@ use super::{c_path, check};
 const MAX_STACKED: usize = 16;
 
 /// `mount(2)`.
-fn mount(source: &Path, target: &Path, kind: &str, flags: libc::c_ulong, data: &str) -> io::Result<()> {
+pub(super) fn mount(source: &Path, target: &Path, kind: &str, flags: libc::c_ulong, data: &str) -> io::Result<()> {
     let (source, target) = (c_path(source)?, c_path(target)?);
     let kind = CString::new(kind).map_err(io::Error::other)?;
     let data = CString::new(data).map_err(io::Error::other)?;
@@ -43,6 +43,14 @@ pub fn detach(target: &Path) -> io::Result<()> {
         }
     }
     Err(io::Error::other(format!("more than {MAX_STACKED} mounts on {}", target.display())))
+}
+
+/// Whether something is mounted on `target`.
+pub fn is_mounted(target: &Path) -> io::Result<bool> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    // Paths of ours hold nothing that the kernel would have to write in another way.
+    let wanted = target.to_string_lossy();
+    Ok(table.lines().any(|line| line.split(' ').nth(4) == Some(&*wanted)))
 }
 
 /// The magic number of the file system that `path` lies on.

@@ -87,7 +87,7 @@ pub fn unpin(path: &Path) -> Result<()> {
 }
 
 /// Runs `work` on a new named thread and waits for it.
-fn on_thread<T: Send>(name: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub(super) fn on_thread<T: Send>(name: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, work);
         let thread = thread.context("start a thread")?;

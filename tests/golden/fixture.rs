@@ -6,7 +6,7 @@ use cricket::ids::{ContainerId, SandboxId};
 use cricket::oci::capabilities::CapSet;
 use cricket::oci::container::{self, Input};
 use cricket::oci::facts::{
-    CgroupMode, DeviceFacts, HandlerFacts, HostFacts, ImageFacts, MountSource, Namespaces, SandboxFiles,
+    CgroupMode, DeviceEdits, DeviceFacts, HandlerFacts, HostFacts, ImageFacts, MountSource, Namespaces, SandboxFiles,
 };
 use cricket::oci::user::{self, User};
 use cricket::oci::Request;
@@ -30,6 +30,7 @@ pub struct Case {
     pub files: SandboxFiles,
     pub mounts: Vec<MountSource>,
     pub devices: Vec<DeviceFacts>,
+    pub edits: DeviceEdits,
 }
 
 impl Case {
@@ -77,6 +78,7 @@ impl Case {
             },
             mounts: vec![],
             devices: vec![],
+            edits: DeviceEdits::default(),
         };
         case.modes(NamespaceMode::POD, NamespaceMode::CONTAINER, NamespaceMode::POD);
         case
@@ -136,6 +138,7 @@ impl Case {
             user: &user,
             mounts: &self.mounts,
             devices: &self.devices,
+            edits: &self.edits,
         })
         .expect("a case is valid")
     }

@@ -241,8 +241,8 @@ fn confinement_cases() -> Vec<Case<CreateContainerRequest>> {
         (
             "CDI device",
             Box::new(|r| config(r).CDI_devices.push(cricket_proto::runtime::CDIDevice::default())),
-            Unimplemented,
-            "CDI",
+            InvalidArgument,
+            "is not vendor/class=device",
         ),
     ]
 }

@@ -16,4 +16,6 @@ mod races;
 mod requests;
 mod restart;
 mod stop;
+mod update;
+mod volumes;
 mod world;

@@ -67,7 +67,9 @@ impl World {
             cni.settings()
         );
         let config = Config::parse(&text, Overrides::default()).expect("a valid configuration");
-        let fake = Fake::new();
+        // Views of snapshots are mounted: they must be there.
+        fs::create_dir(dir.path().join("containerd")).expect("make a directory");
+        let fake = Fake::in_dir(&dir.path().join("containerd"));
         // Whose namespaces can be pinned.
         fake.tasks_are(std::process::id());
         import_image(&fake, dir.path());
