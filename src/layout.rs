@@ -4,7 +4,7 @@
 //! <root>/sandboxes/<id>/    record hostname hosts resolv.conf images/ durable
 //! <root>/containers/<id>/   status resources                         durable
 //! <root>/pause/<version>/   pause dev/ proc/                         the root of sandbox processes
-//! <state>/sandboxes/<id>/   ipc uts pid shm/ images/                 gone after a boot
+//! <state>/sandboxes/<id>/   ipc uts pid user shm/ images/            gone after a boot
 //! <state>/containers/<id>/  io/{stdin,stdout,stderr} exec/<id>/…     gone after a boot
 //! <netns_dir>/cricket-<id>                                           gone after a boot
 //! ```
@@ -81,10 +81,12 @@ impl Layout {
     pub fn pins(&self, id: &SandboxId, options: &NamespaceOption, process: bool) -> Namespaces {
         let host_network = options.network == NamespaceMode::NODE.into();
         let host_ipc = options.ipc == NamespaceMode::NODE.into();
+        let own_users = options.userns_options.as_ref().is_some_and(|o| o.mode == NamespaceMode::POD.into());
         Namespaces {
             net: (!host_network).then(|| self.netns_dir.join(format!("cricket-{id}"))),
             uts: (!host_network).then(|| self.sandbox_state(id).join("uts")),
             ipc: (!host_ipc).then(|| self.sandbox_state(id).join("ipc")),
+            user: own_users.then(|| self.sandbox_state(id).join("user")),
             pid: (process && options.pid == NamespaceMode::POD.into()).then(|| self.sandbox_state(id).join("pid")),
         }
     }

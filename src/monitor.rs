@@ -1,5 +1,6 @@
 //! containerd's events become state changes. One thread; its connection lost, it reconnects and reconciles.
 
+use std::collections::BTreeSet;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::call::Call;
 use crate::container;
-use crate::containerd::{Event, EventStream};
+use crate::containerd::{Event, EventStream, Plugin};
 use crate::error::{Context, Error, Result};
 use crate::image;
 use crate::recover;
@@ -20,6 +21,9 @@ use crate::workers::Workers;
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How long one pass of recovery or reconciliation may take.
 const PASS_BUDGET: Duration = Duration::from_secs(120);
+
+/// containerd's name for this kind of plugin.
+const SNAPSHOTTERS: &str = "io.containerd.snapshotter.v1";
 
 /// The running monitor. [`Monitor::stop`] ends it.
 pub struct Monitor {
@@ -99,6 +103,7 @@ impl Shared {
         hand_over(&rt.workers, "features", move || own.learn_features());
         rt.containerd.ensure_namespace(&call)?;
         let mut events = rt.containerd.subscribe()?;
+        rt.set_remapping(remapping(&rt.containerd.plugins(&call, SNAPSHOTTERS)?));
         image::load::refresh_all(&image::at(rt), &call)?;
         if !*recovered {
             recover::recover(rt, &call)?;
@@ -134,6 +139,12 @@ impl Shared {
             drop(self.stopped.wait_until(inner, until));
         }
     }
+}
+
+/// Those of containerd's snapshotters that give files other owners.
+fn remapping(plugins: &[Plugin]) -> BTreeSet<String> {
+    let able = |p: &&Plugin| p.error.is_none() && p.capabilities.iter().any(|c| c == "remap-ids");
+    plugins.iter().filter(able).map(|p| p.id.clone()).collect()
 }
 
 fn handle_all(rt: &Arc<Runtime>, events: &mut dyn EventStream) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Everything a verb is given: configuration, the outside world, the stores.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -55,6 +56,8 @@ pub struct Runtime {
     clamp_noted: AtomicBool,
     /// By the binary of the OCI runtime, `None` for the shim's own choice.
     features: OnceLock<Vec<(Option<PathBuf>, Features)>>,
+    /// Snapshotters that give files other owners.
+    remapping: Mutex<BTreeSet<String>>,
 }
 
 /// The parts a [`Runtime`] is put together from.
@@ -91,6 +94,7 @@ impl Runtime {
             connected: AtomicBool::new(false),
             clamp_noted: AtomicBool::new(false),
             features: OnceLock::new(),
+            remapping: Mutex::default(),
             config,
         }
     }
@@ -160,6 +164,25 @@ impl Runtime {
         let known = self.features.get().into_iter().flatten();
         let of_binary = known.filter(|(binary, _)| is_runc(handler) && *binary == handler.binary);
         of_binary.map(|(_, features)| *features).next().unwrap_or_default()
+    }
+
+    /// These snapshotters give files other owners, as containerd says.
+    pub fn set_remapping(&self, snapshotters: BTreeSet<String>) {
+        *self.remapping.lock() = snapshotters;
+    }
+
+    /// What is not there that pods with users of their own need, if anything.
+    pub fn lacks_for_users(&self, handler: &Handler) -> Option<&'static str> {
+        let features = self.features(handler);
+        if !features.user_namespaces {
+            Some("an OCI runtime that makes user namespaces")
+        } else if !features.idmap_mounts {
+            Some("an OCI runtime that maps the owners of mounts, as runc 1.2 does, and Linux 5.12")
+        } else if !self.remapping.lock().contains(self.config.snapshotter(handler)) {
+            Some("a snapshotter that maps the owners of files, as overlayfs of containerd 2.0 does")
+        } else {
+            None
+        }
     }
 
     /// A handler, as far as an OCI spec depends on it. Blocks until its OCI runtime has said what it can do.

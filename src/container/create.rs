@@ -22,6 +22,7 @@ use crate::image::{unpack, Images};
 use crate::oci;
 use crate::oci::facts::{DeviceFacts, HandlerFacts, Namespaces};
 use crate::oci::user::User;
+use crate::oci::users::Users;
 use crate::reference::{looks_like_id, Reference};
 use crate::rollback::Rollback;
 use crate::runtime::Runtime;
@@ -36,6 +37,10 @@ pub const OWN_SNAPSHOT: &str = "cricket/container";
 /// Keeps containerd's garbage collection away from a snapshot that no record names yet. We remove what we make, so it
 /// may stay.
 const GC_ROOT: &str = "containerd.io/gc.root";
+
+/// Give the files of a snapshot other owners.
+const UID_MAPPING: &str = "containerd.io/snapshot/uidmapping";
+const GID_MAPPING: &str = "containerd.io/snapshot/gidmapping";
 
 /// Everything about the container that is known before anything is made.
 struct Plan<'a> {
@@ -111,7 +116,11 @@ impl Plan<'_> {
 
         unpack::ensure(&Images { containerd, store: &rt.images, snapshotter }, call, self.image)?;
         undo.push("snapshot", || containerd.remove_snapshot(&Call::undo(), &at).or_gone());
-        let labels = Labels::from([(OWN_SNAPSHOT.into(), id.into()), (GC_ROOT.into(), "cricket".into())]);
+        let mut labels = Labels::from([(OWN_SNAPSHOT.into(), id.into()), (GC_ROOT.into(), "cricket".into())]);
+        if let Some(users) = oci::users::of(&self.sandbox.config)? {
+            labels.insert(UID_MAPPING.into(), users.uids.label());
+            labels.insert(GID_MAPPING.into(), users.gids.label());
+        }
         containerd.prepare_snapshot(call, &at, &self.image.chain_id, &labels).context("prepare snapshot")?;
 
         let (record, container) = self.record(rt, snapshotter, images)?;
@@ -178,6 +187,7 @@ impl Plan<'_> {
     /// The containerd record, spec and metadata in it, and what the store keeps.
     fn record(&self, rt: &Runtime, snapshotter: &str, images: &[Option<PathBuf>]) -> Result<(Record, Container)> {
         let handler = rt.handler_facts(self.handler);
+        let users = oci::users::of(&self.sandbox.config)?;
         let user = oci::user::wanted(&self.config, &self.image.config)?.by_number()?;
         let spec = serde_json::to_vec(&self.spec(rt, &handler, &user, images)?);
         let metadata = records::Container {
@@ -199,7 +209,7 @@ impl Plan<'_> {
             labels: oci::labels::of(&self.config.labels, &self.image.config.labels),
             image: self.image.names.first().cloned().unwrap_or_default(),
             runtime: self.handler.runtime_type.clone(),
-            runtime_options: runtime_options(self.handler, handler.systemd_cgroup)?,
+            runtime_options: runtime_options(self.handler, handler.systemd_cgroup, users.as_ref())?,
             spec: spec.map_err(|e| Error::caused(Kind::Internal, "encode the runtime spec", e))?,
             snapshotter: snapshotter.to_owned(),
             snapshot_key: self.id.to_string(),
@@ -246,9 +256,10 @@ fn target_pid(rt: &Runtime, sandbox: &Sandbox, config: &ContainerConfig) -> Resu
 }
 
 /// The shim's options; only the runc family's are known.
-pub fn runtime_options(handler: &Handler, systemd_cgroup: bool) -> Result<Option<Any>> {
+pub fn runtime_options(handler: &Handler, systemd_cgroup: bool, users: Option<&Users>) -> Result<Option<Any>> {
     let path = |p: &Option<PathBuf>| p.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned();
-    let options = RuncOptions { binary: &path(&handler.binary), root: &path(&handler.root), systemd_cgroup };
+    let owner = users.map_or((0, 0), |users| (users.uids.host, users.gids.host));
+    let options = RuncOptions { binary: &path(&handler.binary), root: &path(&handler.root), systemd_cgroup, owner };
     handler.runtime_type.contains(".runc.").then(|| options.encode()).transpose()
 }
 

@@ -4,7 +4,7 @@ use oci_spec::runtime::{Linux, LinuxResources, Root, Spec};
 
 use super::facts::{DeviceEdits, DeviceFacts, MountSource, Namespaces, SandboxFiles};
 use super::user::User;
-use super::{annotations, cdi, cgroup, check, devices, mounts, namespaces, process, resources, Request};
+use super::{annotations, cdi, cgroup, check, devices, mounts, namespaces, process, resources, users, Request};
 use crate::error::Result;
 use crate::ids::{ContainerId, SandboxId};
 
@@ -64,6 +64,7 @@ fn linux(input: &Input<'_>, propagation: Option<&str>) -> Result<Linux> {
     let Request { sandbox, config, host, handler, .. } = input.request;
     let security = &config.linux.security_context;
     let (devices, rules) = devices::of(input);
+    let mappings = users::mappings(sandbox)?;
     let mut limits = LinuxResources::default();
     limits.set_devices(Some(rules));
     resources::apply(&mut limits, &config.linux.resources, host)?;
@@ -75,6 +76,8 @@ fn linux(input: &Input<'_>, propagation: Option<&str>) -> Result<Linux> {
         .set_resources(Some(limits))
         .set_cgroups_path(Some(cgroup::path(&sandbox.linux.cgroup_parent, handler.systemd_cgroup, input.id.as_str())?))
         .set_namespaces(Some(namespaces::of(input)?))
+        .set_uid_mappings(mappings.as_ref().map(|m| m.uids.clone()))
+        .set_gid_mappings(mappings.map(|m| m.gids))
         .set_devices((!devices.is_empty()).then_some(devices))
         .set_rootfs_propagation(propagation.map(String::from))
         .set_masked_paths(listed(&security.masked_paths))
@@ -125,6 +128,7 @@ pub(super) mod tests {
                     net: Some("/ns/net".into()),
                     ipc: Some("/ns/ipc".into()),
                     uts: Some("/ns/uts".into()),
+                    user: None,
                     pid: None,
                 },
                 mounts: vec![],

@@ -87,6 +87,8 @@ pub struct Namespaces {
     pub ipc: Option<PathBuf>,
     /// Host name: the pod's, or `None` with network mode NODE.
     pub uts: Option<PathBuf>,
+    /// Users: the pod's, or `None` for the host's.
+    pub user: Option<PathBuf>,
     /// PID, when the container joins one: the pod's with mode POD, the target container's with mode TARGET.
     pub pid: Option<PathBuf>,
 }

@@ -21,6 +21,7 @@ pub mod sandbox;
 mod security;
 pub mod signal;
 pub mod user;
+pub mod users;
 
 use cricket_proto::runtime::{ContainerConfig, PodSandboxConfig};
 

@@ -11,7 +11,7 @@ use oci_spec::runtime::{
 
 use super::container::VERSION;
 use super::facts::{HandlerFacts, HostFacts, Namespaces};
-use super::{annotations, cgroup, namespaces, resources};
+use super::{annotations, cgroup, namespaces, resources, users};
 use crate::error::{Error, Result};
 use crate::ids::SandboxId;
 
@@ -154,14 +154,15 @@ fn mounts() -> Vec<Mount> {
 fn linux(input: &Input<'_>) -> Result<Linux> {
     let Input { config, handler, .. } = *input;
     let parent = &config.linux.cgroup_parent;
+    let mappings = users::mappings(config)?;
     let paths = |all: &[&str]| Some(all.iter().map(|p| (*p).to_owned()).collect());
     let mut all = vec![namespaces::own(Type::Mount)];
     let pid = config.linux.security_context.namespace_options.pid.enum_value_or_default();
     if pid != NamespaceMode::NODE {
         all.push(namespaces::own(Type::Pid));
     }
-    let Namespaces { net, ipc, uts, .. } = input.namespaces;
-    let pinned = [(Type::Ipc, ipc), (Type::Uts, uts), (Type::Network, net)];
+    let Namespaces { net, ipc, uts, user, .. } = input.namespaces;
+    let pinned = [(Type::User, user), (Type::Ipc, ipc), (Type::Uts, uts), (Type::Network, net)];
     all.extend(pinned.into_iter().filter_map(|(kind, path)| Some(namespaces::join(kind, path.as_deref()?))));
 
     let mut linux = Linux::default();
@@ -169,6 +170,8 @@ fn linux(input: &Input<'_>) -> Result<Linux> {
         .set_resources(Some(limits()))
         .set_cgroups_path(Some(cgroup::path(parent, handler.systemd_cgroup, input.id.as_str())?))
         .set_namespaces(Some(all))
+        .set_uid_mappings(mappings.as_ref().map(|m| m.uids.clone()))
+        .set_gid_mappings(mappings.map(|m| m.gids))
         .set_devices(None)
         .set_rootfs_propagation(None)
         .set_masked_paths(paths(&MASKED))
@@ -215,6 +218,7 @@ mod tests {
                 net: Some("/ns/net".into()),
                 ipc: Some("/ns/ipc".into()),
                 uts: Some("/ns/uts".into()),
+                user: None,
                 pid: Some("/ns/pid".into()),
             },
             host: &HostFacts::default(),

@@ -103,7 +103,11 @@ fn record(rt: &Runtime, sandbox: &records::Sandbox, pins: &Namespaces) -> Result
         id: sandbox.id.clone(),
         labels: labels::of_sandbox(&sandbox.config.labels),
         runtime: handler.runtime_type.clone(),
-        runtime_options: container::runtime_options(handler, facts.systemd_cgroup)?,
+        runtime_options: container::runtime_options(
+            handler,
+            facts.systemd_cgroup,
+            oci::users::of(&sandbox.config)?.as_ref(),
+        )?,
         spec: spec.map_err(|e| Error::caused(Kind::Internal, "encode the runtime spec", e))?,
         extensions: BTreeMap::from([(
             PROCESS_TYPE.to_owned(),

@@ -12,10 +12,12 @@ use protobuf::MessageField;
 
 use crate::call::Call;
 use crate::clock;
-use crate::error::{Context, Error, Idempotent, Kind, Result};
+use crate::config::Handler;
+use crate::error::{Context, Error, Idempotent, Result};
 use crate::ids::SandboxId;
 use crate::oci;
 use crate::oci::facts::{Namespaces, SandboxFiles};
+use crate::oci::users::Users;
 use crate::runtime::Runtime;
 use crate::sandbox::{files, network, pins, process, sysctl, teardown};
 use crate::store::record::{self, Durability};
@@ -34,6 +36,7 @@ struct Plan {
     pins: Namespaces,
     files: SandboxFiles,
     sysctls: Vec<(PathBuf, String)>,
+    users: Option<Users>,
 }
 
 /// Makes a pod sandbox: pinned namespaces, its files, its network, and a process if it needs one. Blocks for the CNI
@@ -72,6 +75,10 @@ impl Plan {
         let handler = rt.handler(&runtime_handler)?;
         let options = namespace_options(&config);
         check_namespaces(&options)?;
+        let users = oci::users::of(&config)?;
+        if users.is_some() {
+            check_users(rt, handler, &options)?;
+        }
         network::check(&config)?;
         let process = process::wanted(rt, &config);
         if process {
@@ -98,7 +105,7 @@ impl Plan {
             process,
             ..Default::default()
         };
-        Ok(Plan { files: rt.layout.sandbox_files(&id, &options), record, id, config, hostname, pins, sysctls })
+        Ok(Plan { files: rt.layout.sandbox_files(&id, &options), record, id, config, hostname, pins, sysctls, users })
     }
 
     /// Makes it all. The record comes first, so that a daemon that is killed midway knows what to undo.
@@ -111,10 +118,11 @@ impl Plan {
         }
         // A power cut takes the namespaces with it; the network's own cache on disk remembers the addresses.
         record::write(&rt.layout.sandbox_record(&self.id), &self.record, Durability::Memory)?;
-        pins::create(&self.pins, &self.hostname, &self.sysctls)?;
-        files::write(&self.files, &self.hostname, self.config.dns_config.as_ref())?;
+        let users = self.users.as_ref();
+        pins::create(&self.pins, users, &self.hostname, &self.sysctls)?;
+        files::write(&self.files, &self.hostname, self.config.dns_config.as_ref(), users)?;
         if self.pins.ipc.is_some() {
-            files::mount_shm(rt, &self.id)?;
+            files::mount_shm(rt, &self.id, users)?;
         }
         call.check()?;
         let ips = match &self.pins.net {
@@ -157,7 +165,7 @@ fn refuse_control_characters(config: &PodSandboxConfig, hostname: &str) -> Resul
     }
 }
 
-/// Refuses what no sandbox, or none of this version, can do.
+/// Refuses what no sandbox can do.
 fn check_namespaces(options: &NamespaceOption) -> Result<()> {
     for (what, mode) in [("the network", options.network), ("ipc", options.ipc)] {
         if !matches!(mode.enum_value(), Ok(NamespaceMode::POD | NamespaceMode::NODE)) {
@@ -167,11 +175,18 @@ fn check_namespaces(options: &NamespaceOption) -> Result<()> {
     if matches!(options.pid.enum_value(), Ok(NamespaceMode::TARGET) | Err(_)) {
         return Err(Error::invalid("namespace mode of pid: a sandbox has no target, must be POD, CONTAINER or NODE"));
     }
-    if options.userns_options.is_some() && options.userns_options.mode != NamespaceMode::NODE.into() {
-        return Err(Error::new(
-            Kind::Unimplemented,
-            "user namespaces are not supported by this version: use hostUsers: true",
-        ));
-    }
     Ok(())
+}
+
+/// Refuses a user namespace where its containers could not live.
+fn check_users(rt: &Runtime, handler: &Handler, options: &NamespaceOption) -> Result<()> {
+    if options.network == NamespaceMode::NODE.into() {
+        return Err(Error::invalid("a pod in the node's network cannot have users of its own: use hostUsers: true"));
+    }
+    rt.learn_features();
+    let lacks = rt.lacks_for_users(handler);
+    match lacks {
+        None => Ok(()),
+        Some(lacks) => Err(Error::precondition(format!("user namespaces need {lacks}: use hostUsers: true"))),
+    }
 }

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use crate::error::{Context, Error, Result};
 
 /// What a pod gets unless it asks otherwise: unprivileged ports and ping, as with other runtimes.
-const NET_DEFAULTS: [(&str, &str); 2] =
-    [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
+const NET_DEFAULTS: [(&str, &str); 2] = [("net.ipv4.ip_unprivileged_port_start", "0"), (PING, "0 2147483647")];
+const PING: &str = "net.ipv4.ping_group_range";
 
 /// Which namespaces of the pod are its own.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,8 @@ pub struct Own {
     pub ipc: bool,
     /// UTS.
     pub uts: bool,
+    /// Users.
+    pub users: bool,
 }
 
 /// The sysctls to set, defaults included, as files under `/proc/sys` with their values.
@@ -28,7 +30,9 @@ pub struct Own {
 pub fn plan<'a>(asked: impl Iterator<Item = (&'a str, &'a str)>, own: Own) -> Result<Vec<(PathBuf, String)>> {
     let mut values: BTreeMap<String, &str> = BTreeMap::new();
     if own.net {
-        values.extend(NET_DEFAULTS.iter().map(|(name, value)| ((*name).to_owned(), *value)));
+        // Who may ping is said in ids of the node, and those of a pod with users of its own are not all there.
+        let possible = NET_DEFAULTS.iter().filter(|(name, _)| !own.users || *name != PING);
+        values.extend(possible.map(|(name, value)| ((*name).to_owned(), *value)));
     }
     for (name, value) in asked {
         let dotted = dotted(name)?;
@@ -108,8 +112,8 @@ mod tests {
     use super::*;
     use crate::error::Kind;
 
-    const POD: Own = Own { net: true, ipc: true, uts: true };
-    const HOST: Own = Own { net: false, ipc: false, uts: false };
+    const POD: Own = Own { net: true, ipc: true, uts: true, users: false };
+    const HOST: Own = Own { net: false, ipc: false, uts: false, users: false };
 
     fn planned(asked: &[(&str, &str)], own: Own) -> Result<Vec<(String, String)>> {
         let plan = plan(asked.iter().copied(), own)?;
@@ -129,6 +133,7 @@ mod tests {
             ]
         );
         assert!(planned(&[], HOST).unwrap().is_empty());
+        assert_eq!(planned(&[], Own { users: true, ..POD }).unwrap().len(), 1);
     }
 
     #[test]

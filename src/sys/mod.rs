@@ -15,6 +15,7 @@ pub mod reap;
 pub mod signal;
 pub mod socket;
 pub mod thread;
+pub mod userns;
 pub mod view;
 
 use std::ffi::CString;

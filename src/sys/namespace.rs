@@ -17,16 +17,19 @@ pub enum Namespace {
     Ipc,
     /// Host and domain name.
     Uts,
+    /// Users and groups; the other ones belong to it. Made by [`userns`](super::userns).
+    User,
     /// Process ids; made by an OCI runtime, never by [`create`].
     Pid,
 }
 
 impl Namespace {
-    fn flag(self) -> libc::c_int {
+    pub(super) fn flag(self) -> libc::c_int {
         match self {
             Namespace::Net => libc::CLONE_NEWNET,
             Namespace::Ipc => libc::CLONE_NEWIPC,
             Namespace::Uts => libc::CLONE_NEWUTS,
+            Namespace::User => libc::CLONE_NEWUSER,
             Namespace::Pid => libc::CLONE_NEWPID,
         }
     }
@@ -37,6 +40,7 @@ impl Namespace {
             Namespace::Net => "net",
             Namespace::Ipc => "ipc",
             Namespace::Uts => "uts",
+            Namespace::User => "user",
             Namespace::Pid => "pid",
         }
     }

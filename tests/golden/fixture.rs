@@ -67,6 +67,7 @@ impl Case {
                 net: Some("/run/netns/cricket-5".into()),
                 ipc: Some("/run/cricket/sandboxes/5/ipc".into()),
                 uts: Some("/run/cricket/sandboxes/5/uts".into()),
+                user: None,
                 pid: None,
             },
             hostname: "web-0".into(),

@@ -4,6 +4,7 @@
 mod cases;
 mod fixture;
 mod runc;
+mod sandboxes;
 
 use std::fs;
 use std::path::Path;
@@ -15,9 +16,11 @@ fn specs_are_as_they_were() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut changed = Vec::new();
-    for (name, build) in cases::ALL {
+    let containers = cases::ALL.iter().map(|(name, build)| (name, build().spec()));
+    let sandboxes = sandboxes::ALL.iter().map(|(name, build)| (name, build()));
+    for (name, spec) in containers.chain(sandboxes) {
         let file = folder.join(name).join("spec.json");
-        let found = canonical(&build().spec());
+        let found = canonical(&spec);
         if update {
             fs::create_dir_all(folder.join(name)).expect("mkdir");
             fs::write(&file, &found).expect("write");
@@ -35,7 +38,8 @@ fn every_golden_file_has_a_case() {
         let entry = entry.expect("readable");
         if entry.file_type().expect("known").is_dir() {
             let name = entry.file_name();
-            assert!(cases::ALL.iter().any(|(case, _)| name == **case), "{name:?} has no case: delete it");
+            let mut known = cases::ALL.iter().map(|(case, _)| case).chain(sandboxes::ALL.iter().map(|(case, _)| case));
+            assert!(known.any(|case| name == **case), "{name:?} has no case: delete it");
         }
     }
 }

@@ -33,7 +33,7 @@ fn named(request: &mut RunPodSandboxRequest) -> &mut PodSandboxMetadata {
 }
 
 fn pod_cases() -> Vec<Case<RunPodSandboxRequest>> {
-    use Kind::{InvalidArgument, Unimplemented};
+    use Kind::InvalidArgument;
     fn userns(request: &mut RunPodSandboxRequest) {
         let user = UserNamespace { mode: NamespaceMode::POD.into(), ..Default::default() };
         namespaces(request).userns_options = Some(user).into();
@@ -93,7 +93,7 @@ fn pod_cases() -> Vec<Case<RunPodSandboxRequest>> {
             InvalidArgument,
             "must be POD or NODE",
         ),
-        ("user namespace", Box::new(userns), Unimplemented, "use hostUsers: true"),
+        ("user namespace without ids", Box::new(userns), InvalidArgument, "uids has 0 mappings"),
         (
             "unknown network mode",
             Box::new(|r| namespaces(r).network = protobuf::EnumOrUnknown::from_i32(9)),

@@ -17,5 +17,6 @@ mod requests;
 mod restart;
 mod stop;
 mod update;
+mod users;
 mod volumes;
 mod world;

@@ -37,6 +37,7 @@ pub(super) struct State {
     pub(super) exec_code: Option<u32>,
     pub(super) pids: u32,
     pub(super) task_pid: Option<u32>,
+    pub(super) remaps: bool,
 }
 
 /// A blob that is being written.
