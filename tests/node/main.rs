@@ -24,3 +24,4 @@ mod pod;
 mod process;
 mod restart;
 mod selftest;
+mod volumes;
