@@ -5,9 +5,9 @@ export PRODUCT := target/$(TARGET)/release/cricket
 # Offline once `make vendor` has been here.
 export FLAGS := --locked --target $(TARGET)$(if $(wildcard vendor/config.toml), --offline --config vendor/config.toml)
 export CARGO_TARGET_DIR := $(CURDIR)/target
-export PATH := $(CURDIR)/target/tools/bin:$(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
+export PATH := $(CURDIR)/target/tools/bin:$(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help build debug test demo lint vendor clean
+.PHONY: help build debug test conformance demo lint vendor clean
 help:
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
 
@@ -23,6 +23,11 @@ debug: ## the same with line numbers in backtraces, in seconds after an edit
 test: ## every ring of tests, on a containerd of their own; as root, installs what is missing
 	tools/setup.sh node
 	tools/test.sh
+
+conformance: ## critest on a cricket of its own; CONTAINERD=1.6 or 2, PEER=1, RUNTIME=handler, FOCUS=regexp; as root
+	tools/setup.sh conformance && $(MAKE) build
+	tests/conformance/wire.sh
+	tests/conformance/run.sh
 
 demo: ## a pod from nothing: a containerd and a cricket of its own, `cricket selftest`, nothing left; as root, installs too
 	tools/setup.sh node

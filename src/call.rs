@@ -1,5 +1,6 @@
 //! What every verb and every containerd call is given besides its arguments: how long it may take, and its lease.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::task::Waker;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::task::AtomicWaker;
 
 use crate::error::{Error, Kind, Result};
+use crate::sync::Mutex;
 
 /// How long an undo may take, whatever is left of the request's own time.
 const UNDO_BUDGET: Duration = Duration::from_secs(60);
@@ -25,6 +27,33 @@ pub struct Call {
 struct Cancel {
     cancelled: AtomicBool,
     blocked: AtomicWaker,
+    watchers: Mutex<Watchers>,
+}
+
+#[derive(Default)]
+struct Watchers {
+    next: u64,
+    acts: Vec<(u64, Arc<dyn Fn() + Send + Sync>)>,
+}
+
+impl fmt::Debug for Watchers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} watchers", self.acts.len())
+    }
+}
+
+/// See [`Call::on_cancel`]. Dropping it ends the watch.
+#[must_use = "dropping it ends the watch"]
+#[derive(Debug)]
+pub struct Watch {
+    cancel: Arc<Cancel>,
+    number: u64,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.cancel.watchers.lock().acts.retain(|(number, _)| *number != self.number);
+    }
 }
 
 impl Call {
@@ -79,6 +108,35 @@ impl Call {
     pub fn cancel(&self) {
         self.cancel.cancelled.store(true, Ordering::Release);
         self.cancel.blocked.wake();
+        // Not under the lock: what a watcher does may end its watch.
+        let acts: Vec<_> = self.cancel.watchers.lock().acts.iter().map(|(_, act)| act.clone()).collect();
+        acts.iter().for_each(|act| act());
+    }
+
+    /// Runs `act` when the call is cancelled, on the thread that cancels it: it must not block. If it is cancelled
+    /// already, at once. It may run twice, and once more while the watch is being dropped.
+    pub fn on_cancel(&self, act: impl Fn() + Send + Sync + 'static) -> Watch {
+        let act: Arc<dyn Fn() + Send + Sync> = Arc::new(act);
+        let number = {
+            let mut watchers = self.cancel.watchers.lock();
+            watchers.next += 1;
+            let number = watchers.next;
+            watchers.acts.push((number, act.clone()));
+            number
+        };
+        if self.cancel.cancelled.load(Ordering::Acquire) {
+            act();
+        }
+        Watch { cancel: self.cancel.clone(), number }
+    }
+
+    /// A call for one thread of several that work on this one: cancelled with it, or alone. Its cancellation with this
+    /// one lasts as long as the watch.
+    pub fn branch(&self) -> (Call, Watch) {
+        let branch = Call { cancel: Arc::default(), ..self.clone() };
+        let own = branch.clone();
+        let watch = self.on_cancel(move || own.cancel());
+        (branch, watch)
     }
 
     /// Whether it was cancelled; if not, `waker` is woken when it is. One waker at a time: the verb's own thread.
@@ -119,5 +177,22 @@ mod tests {
         let leased = call.with_lease("x");
         call.cancel();
         assert_eq!(leased.check().map_err(|e| e.kind()), Err(Kind::Canceled));
+    }
+
+    #[test]
+    fn a_branch_ends_with_its_call_but_not_the_other_way_round() {
+        let call = Call::unbounded();
+        let (first, watched) = call.branch();
+        let (second, unwatched) = call.branch();
+        first.cancel();
+        assert!(call.check().is_ok());
+        drop(unwatched);
+        let (third, _watched) = call.branch();
+        call.cancel();
+        assert!(first.check().is_err() && third.check().is_err());
+        assert!(second.check().is_ok(), "nobody watches for it any more");
+        drop(watched);
+        let (late, _watched) = call.branch();
+        assert!(late.check().is_err(), "cancelled before it was made");
     }
 }

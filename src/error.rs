@@ -3,35 +3,70 @@
 use std::fmt;
 use std::io::ErrorKind;
 
-/// What kind of failure this is. One to one with the gRPC status codes that cricket answers.
+const OUT_OF_RANGE: u8 = 11;
+const UNAUTHENTICATED: u8 = 16;
+
+/// What kind of failure this is, numbered as the gRPC status codes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// The client went away or cancelled.
-    Canceled,
+    Canceled = 1,
     /// Anything that has no better name: a plugin that failed, a system call that did.
-    Unknown,
+    Unknown = 2,
     /// The request can never succeed as it is.
-    InvalidArgument,
+    InvalidArgument = 3,
     /// The client's deadline, or one of our own, has passed.
-    DeadlineExceeded,
+    DeadlineExceeded = 4,
     /// There is no such object.
-    NotFound,
+    NotFound = 5,
     /// The object exists already.
-    AlreadyExists,
+    AlreadyExists = 6,
     /// A limit of ours is reached; the same call may succeed later.
-    ResourceExhausted,
+    ResourceExhausted = 8,
     /// The object is in the wrong state for this call.
-    FailedPrecondition,
+    FailedPrecondition = 9,
     /// The operation was broken off; a retry may join or repeat it.
-    Aborted,
+    Aborted = 10,
     /// We do not offer this.
-    Unimplemented,
+    Unimplemented = 12,
     /// A bug: an invariant of ours does not hold.
-    Internal,
+    Internal = 13,
     /// Not now: containerd is away, or recovery is still running.
-    Unavailable,
+    Unavailable = 14,
     /// The caller may not do this.
-    PermissionDenied,
+    PermissionDenied = 7,
+}
+
+impl Kind {
+    const ALL: [Kind; 13] = [
+        Kind::Canceled,
+        Kind::Unknown,
+        Kind::InvalidArgument,
+        Kind::DeadlineExceeded,
+        Kind::NotFound,
+        Kind::AlreadyExists,
+        Kind::PermissionDenied,
+        Kind::ResourceExhausted,
+        Kind::FailedPrecondition,
+        Kind::Aborted,
+        Kind::Unimplemented,
+        Kind::Internal,
+        Kind::Unavailable,
+    ];
+
+    /// The status code on the wire, of gRPC and of ttrpc alike.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The kind of a status code. Codes that cricket never answers become their nearest kind.
+    pub fn from_code(code: u8) -> Kind {
+        match code {
+            OUT_OF_RANGE => Kind::InvalidArgument,
+            UNAUTHENTICATED => Kind::PermissionDenied,
+            _ => Kind::ALL.into_iter().find(|kind| kind.code() == code).unwrap_or(Kind::Unknown),
+        }
+    }
 }
 
 /// A failure with its [`Kind`]. `Display` prints the message and, after a colon, its source.
@@ -174,6 +209,16 @@ mod tests {
         let e = Error::caused(Kind::Unavailable, "read record", io).context("recover");
         assert_eq!(e.kind(), Kind::Unavailable);
         assert_eq!(e.to_string(), "recover: read record: disk on fire");
+    }
+
+    #[test]
+    fn codes_there_and_back() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::from_code(kind.code()), kind);
+        }
+        assert_eq!(Kind::from_code(OUT_OF_RANGE), Kind::InvalidArgument);
+        assert_eq!(Kind::from_code(UNAUTHENTICATED), Kind::PermissionDenied);
+        assert_eq!([0, 15, 255].map(Kind::from_code), [Kind::Unknown; 3]);
     }
 
     #[test]

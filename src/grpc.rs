@@ -138,21 +138,9 @@ fn kind(status: &RpcStatus) -> Kind {
     // What Go's contexts say of themselves travels without a code of its own, some way down a chain of messages.
     let says = |what| status.message().trim_end_matches(": unknown").ends_with(what);
     match status.code() {
-        RpcStatusCode::CANCELLED => Kind::Canceled,
         RpcStatusCode::UNKNOWN if says("context deadline exceeded") => Kind::DeadlineExceeded,
         RpcStatusCode::UNKNOWN if says("context canceled") => Kind::Canceled,
-        RpcStatusCode::INVALID_ARGUMENT | RpcStatusCode::OUT_OF_RANGE => Kind::InvalidArgument,
-        RpcStatusCode::DEADLINE_EXCEEDED => Kind::DeadlineExceeded,
-        RpcStatusCode::NOT_FOUND => Kind::NotFound,
-        RpcStatusCode::ALREADY_EXISTS => Kind::AlreadyExists,
-        RpcStatusCode::PERMISSION_DENIED | RpcStatusCode::UNAUTHENTICATED => Kind::PermissionDenied,
-        RpcStatusCode::RESOURCE_EXHAUSTED => Kind::ResourceExhausted,
-        RpcStatusCode::FAILED_PRECONDITION => Kind::FailedPrecondition,
-        RpcStatusCode::ABORTED => Kind::Aborted,
-        RpcStatusCode::UNIMPLEMENTED => Kind::Unimplemented,
-        RpcStatusCode::INTERNAL => Kind::Internal,
-        RpcStatusCode::UNAVAILABLE => Kind::Unavailable,
-        _ => Kind::Unknown,
+        code => u8::try_from(i32::from(code)).map_or(Kind::Unknown, Kind::from_code),
     }
 }
 

@@ -1,16 +1,21 @@
 //! Facts about the machine, read once at start.
 
+pub mod accounts;
+pub mod base_spec;
 pub mod cdi;
 pub mod devices;
 pub mod features;
 pub mod mounts;
+pub mod profiles;
+pub mod selinux;
 
 use std::fs;
 use std::path::Path;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::oci::capabilities::CapSet;
-use crate::oci::facts::{CgroupMode, HostFacts};
+use crate::oci::facts::{Arch, CgroupMode, HostFacts};
+use crate::oci::seccomp;
 
 const CGROUP_ROOT: &str = "sys/fs/cgroup";
 
@@ -45,6 +50,7 @@ impl Host {
         let status = required(root, "proc/self/status")?;
         let last_cap = required(root, "proc/sys/kernel/cap_last_cap")?;
         let cgroups = cgroup_mode(root);
+        let kernel = required(root, "proc/sys/kernel/osrelease")?.trim().to_owned();
         Ok(Host {
             facts: HostFacts {
                 cgroups,
@@ -56,11 +62,21 @@ impl Host {
                 apparmor: optional(root, "sys/module/apparmor/parameters/enabled").starts_with('Y'),
                 selinux: exists(root, "sys/fs/selinux/enforce"),
                 seccomp: status.lines().any(|line| line.starts_with("Seccomp:")),
+                arch: arch(std::env::consts::ARCH),
+                kernel: seccomp::kernel_version(&kernel).unwrap_or_default(),
             },
             systemd: exists(root, "run/systemd/system"),
-            kernel: required(root, "proc/sys/kernel/osrelease")?.trim().into(),
+            kernel,
             hostname: required(root, "proc/sys/kernel/hostname")?.trim().into(),
         })
+    }
+}
+
+fn arch(name: &str) -> Arch {
+    match name {
+        "x86_64" => Arch::X86_64,
+        "aarch64" => Arch::Aarch64,
+        _ => Arch::Other,
     }
 }
 
@@ -203,6 +219,7 @@ mod tests {
             (host.facts.oom_score_adj, host.kernel.as_str(), host.hostname.as_str()),
             (-999, "6.1.0-18-amd64", "node-1")
         );
+        assert_eq!(host.facts.kernel, (6, 1));
         assert!(!host.facts.capabilities.contains(Capability::SysResource));
         assert!(host.facts.capabilities.contains(Capability::CheckpointRestore));
     }

@@ -4,6 +4,7 @@
 //! <root>/sandboxes/<id>/    record hostname hosts resolv.conf images/ durable
 //! <root>/containers/<id>/   status resources                         durable
 //! <root>/pause/<version>/   pause dev/ proc/                         the root of sandbox processes
+//! <root>/shim/<digest>/     containerd-shim-cricket-v1               as long as a container was made with it
 //! <state>/sandboxes/<id>/   ipc uts pid user shm/ images/            gone after a boot
 //! <state>/containers/<id>/  io/{stdin,stdout,stderr} exec/<id>/…     gone after a boot
 //! <netns_dir>/cricket-<id>                                           gone after a boot
@@ -39,6 +40,11 @@ impl Layout {
     /// The parent of all durable sandbox directories.
     pub fn sandboxes(&self) -> PathBuf {
         self.root.join("sandboxes")
+    }
+
+    /// Where the shim is put, in a directory for each version.
+    pub fn shim(&self) -> PathBuf {
+        self.root.join("shim")
     }
 
     /// Durable files of a sandbox.

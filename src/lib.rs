@@ -11,6 +11,7 @@ pub mod rollback;
 pub mod ids;
 pub mod call;
 pub mod clock;
+pub mod base64;
 // pure: no files, clock, environment, network
 pub mod reference;
 pub mod config;
@@ -24,9 +25,12 @@ pub mod workers;
 pub mod host;
 pub mod grpc;
 pub mod containerd;
+pub mod registry;
 pub mod cni;
 pub mod cgroup;
 pub mod stdio;
+pub mod shim;
+pub mod shipped;
 pub mod store;
 pub mod runtime;
 // verbs: one file per RPC
@@ -37,5 +41,6 @@ pub mod node;
 pub mod recover;
 pub mod monitor;
 // front
+pub mod streaming;
 pub mod server;
 pub mod cli;

@@ -41,6 +41,9 @@ pub fn recover(rt: &Runtime, call: &Call) -> Result<()> {
     }
     let tasks: HashMap<String, Task> = rt.containerd.tasks(call)?.into_iter().map(|t| (t.id.clone(), t)).collect();
     let records = rt.containerd.containers(call, &[])?;
+    if let Err(e) = rt.shipped.sweep(records.iter().map(|record| record.runtime.as_str())) {
+        log::warn!("old versions of the shim: {e}");
+    }
     for record in &records {
         if let Err(e) = recover_container(rt, call, record, tasks.get(&record.id)) {
             log::error!("container {} cannot be recovered: {e}", record.id);
@@ -129,7 +132,7 @@ fn recover_container(rt: &Runtime, call: &Call, record: &Record, task: Option<&T
     }
     if let ContainerState::Running { pid, .. } = container.state() {
         container.set_oom_file(cgroup::oom_file(pid));
-        if let Err(e) = container::reattach(rt, &container) {
+        if let Err(e) = container::reattach(rt, &container, &record.runtime) {
             log::error!("the output of container {} cannot be read any more: {e}", record.id);
         }
     }

@@ -1,21 +1,26 @@
 //! Everything a verb is given: configuration, the outside world, the stores.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use serde_json::Value;
+
 use crate::cni::Cni;
-use crate::config::{CgroupDriver, Config, Handler};
+use crate::config::{CgroupDriver, Config, Handler, Shim, UnsetSeccomp};
 use crate::containerd::Containerd;
 use crate::error::{Error, Result};
 use crate::host::features::{self, Features};
 use crate::host::Host;
 use crate::layout::Layout;
 use crate::oci::facts::{CgroupMode, HandlerFacts};
+use crate::shipped::Shipped;
 use crate::stdio::Hub;
 use crate::store::fs_usage::FsUsage;
 use crate::store::image::ImageStore;
+use crate::store::pulls::Pulls;
+use crate::store::sessions::Sessions;
 use crate::store::{Container, Sandbox, Store};
 use crate::sync::Mutex;
 use crate::workers::{Size, Workers};
@@ -31,12 +36,16 @@ pub struct Runtime {
     pub layout: Layout,
     /// Facts of this machine.
     pub host: Host,
+    /// The base specs of the handlers, by the path that the configuration names.
+    pub base_specs: BTreeMap<PathBuf, Value>,
     /// containerd, or a fake of it.
     pub containerd: Arc<dyn Containerd>,
     /// The pod network.
     pub cni: Cni,
     /// Container output.
     pub hub: Hub,
+    /// Our shim.
+    pub shipped: Shipped,
     /// Threads for what no client waits for: settling exits.
     pub workers: Workers,
     /// A thread for images that changed in containerd.
@@ -47,6 +56,10 @@ pub struct Runtime {
     pub containers: Store<Container>,
     /// Images.
     pub images: ImageStore,
+    /// Streaming sessions that wait for their client.
+    pub sessions: Sessions,
+    /// Pulls in progress.
+    pub pulls: Arc<Pulls>,
     /// What the snapshots take, as last measured.
     pub fs_usage: FsUsage,
     /// Why requests cannot be served yet.
@@ -70,25 +83,32 @@ pub struct Parts {
     pub containerd: Arc<dyn Containerd>,
     /// Container output.
     pub hub: Hub,
+    /// What `host::base_spec::read_all` read.
+    pub base_specs: BTreeMap<PathBuf, Value>,
 }
 
 impl Runtime {
     /// A runtime that is not ready until [`Runtime::set_ready`].
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, host, containerd, hub } = parts;
+        let Parts { config, host, containerd, hub, base_specs } = parts;
         let cni =
             Cni::new(&config.cni.conf_dir, config.cni.bin_dirs.clone(), &config.cni.cache_dir, config.cni.timeout);
+        let layout = Layout::new(&config);
         Runtime {
-            layout: Layout::new(&config),
+            shipped: Shipped::new(layout.shim(), config.containerd.address.clone()),
+            layout,
             cni,
             hub,
             host,
+            base_specs,
             containerd,
             workers: Workers::new(SETTLING),
             refresher: Workers::new(Size { bound: 1, ..SETTLING }),
             sandboxes: Store::new("pod sandbox"),
             containers: Store::new("container"),
-            images: ImageStore::new(),
+            images: ImageStore::with_pins(&config.image.pinned),
+            pulls: Arc::new(Pulls::new(config.image.max_downloads)),
+            sessions: Sessions::default(),
             fs_usage: FsUsage::default(),
             not_ready: Mutex::new(Some(format!("waiting for containerd at {}", config.containerd.address.display()))),
             connected: AtomicBool::new(false),
@@ -171,10 +191,24 @@ impl Runtime {
         *self.remapping.lock() = snapshotters;
     }
 
+    /// containerd's name for the shim of a handler's containers. Ours does not mount root file systems with other owners:
+    /// pods with `users` of their own have containerd's.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if ours is demanded and containerd cannot run it.
+    pub fn shim(&self, handler: &Handler, users: bool) -> Result<String> {
+        match users {
+            true => Ok(handler.runtime_type.clone()),
+            false => self.shipped.runtime_type(handler),
+        }
+    }
+
     /// What is not there that pods with users of their own need, if anything.
     pub fn lacks_for_users(&self, handler: &Handler) -> Option<&'static str> {
         let features = self.features(handler);
-        if !features.user_namespaces {
+        if handler.shim == Shim::Cricket {
+            Some("containerd's own shim, not `shim = \"cricket\"`")
+        } else if !features.user_namespaces {
             Some("an OCI runtime that makes user namespaces")
         } else if !features.idmap_mounts {
             Some("an OCI runtime that maps the owners of mounts, as runc 1.2 does, and Linux 5.12")
@@ -195,7 +229,16 @@ impl Runtime {
             user_namespaces,
             systemd_cgroup: self.systemd_cgroup(handler),
             privileged_without_host_devices: handler.privileged_without_host_devices,
+            seccomp_by_default: self.config.unset_seccomp_profile == UnsetSeccomp::RuntimeDefault,
+            selinux: self.config.enable_selinux,
+            pod_annotations: handler.pod_annotations.clone(),
+            container_annotations: handler.container_annotations.clone(),
         }
+    }
+
+    /// The base of a handler's specs, if it has one.
+    pub fn base_spec(&self, handler: &Handler) -> Option<&Value> {
+        self.base_specs.get(handler.base_spec.as_ref()?)
     }
 
     /// Says once that out-of-memory scores cannot be lowered here.

@@ -36,8 +36,8 @@ fn the_house_stands() {
     let house = House::read(&read(&top().join("src/lib.rs")));
     assert!(house.rooms.len() > 20, "the list of rooms is not read: {:?}", house.rooms);
     assert!(["reference", "config", "oci", "layout"].iter().all(|room| house.pure.iter().any(|p| p == room)));
-    let mut files = vec![top().join("build.rs"), top().join("proto/build.rs")];
-    for folder in ["src", "tests", "proto/src"] {
+    let mut files = vec![top().join("build.rs"), top().join("proto/build.rs"), top().join("shim/build.rs")];
+    for folder in ["src", "tests", "proto/src", "shim/src"] {
         sources(&top().join(folder), &mut files);
     }
     files.sort();
@@ -46,7 +46,7 @@ fn the_house_stands() {
     let test_files: Vec<String> = all.iter().flat_map(Source::test_files).collect();
     all.iter_mut().filter(|source| test_files.contains(&source.path)).for_each(Source::all_test);
     let mut wrong: Vec<String> = all.iter().flat_map(|source| house.check(source)).collect();
-    for manifest in ["Cargo.toml", "proto/Cargo.toml"] {
+    for manifest in ["Cargo.toml", "proto/Cargo.toml", "shim/Cargo.toml"] {
         wrong.extend(rules::dependencies(manifest, &read(&top().join(manifest))));
     }
     assert!(wrong.is_empty(), "the house does not stand:\n  {}", wrong.join("\n  "));

@@ -22,6 +22,17 @@ pub(super) enum Command {
         /// Where containerd is, and so on.
         settings: Settings,
     },
+    /// Pull an image.
+    Pull {
+        /// Its reference.
+        image: String,
+        /// Where credentials are.
+        auth_file: Option<PathBuf>,
+        /// Where containerd is, and so on.
+        settings: Settings,
+    },
+    /// List the images.
+    Images(Settings),
     /// Try this node.
     Selftest {
         /// The pod uses the host's network.
@@ -79,6 +90,7 @@ pub(super) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
 struct Line {
     settings: Settings,
     name: Option<String>,
+    auth_file: Option<PathBuf>,
     host_network: bool,
     words: Vec<String>,
 }
@@ -104,6 +116,7 @@ impl Line {
             "--snapshotter" => flags.snapshotter.replace(value()?).is_some(),
             "--cgroup-driver" => flags.cgroup_driver.replace(value()?).is_some(),
             "--log-level" => flags.log_level.replace(value()?).is_some(),
+            "--auth-file" => self.auth_file.replace(value()?.into()).is_some(),
             "--name" => self.name.replace(value()?).is_some(),
             "--host-network" if argument == flag => std::mem::replace(&mut self.host_network, true),
             _ => return Err(Error::invalid(format!("unknown flag {flag}"))),
@@ -115,9 +128,12 @@ impl Line {
     }
 
     fn command(self, subcommand: &str) -> Result<Command> {
-        let Line { settings, name, host_network, mut words } = self;
+        let Line { settings, name, auth_file, host_network, mut words } = self;
         if name.is_some() && subcommand != "import" {
             return Err(Error::invalid("--name belongs to cricket import"));
+        }
+        if auth_file.is_some() && subcommand != "pull" {
+            return Err(Error::invalid("--auth-file belongs to cricket pull"));
         }
         if host_network && subcommand != "selftest" {
             return Err(Error::invalid("--host-network belongs to cricket selftest"));
@@ -128,6 +144,9 @@ impl Line {
             "selftest" => Command::Selftest { host_network, settings },
             "import" if words.is_empty() => return Err(Error::invalid("cricket import needs a file")),
             "import" => Command::Import { file: words.remove(0).into(), name, settings },
+            "pull" if words.is_empty() => return Err(Error::invalid("cricket pull needs the name of an image")),
+            "pull" => Command::Pull { image: words.remove(0), auth_file, settings },
+            "images" => Command::Images(settings),
             _ => return Err(Error::invalid(format!("unknown command {subcommand}"))),
         };
         match words.first() {

@@ -13,6 +13,10 @@ pub(super) fn start(level: LevelFilter) {
     let journald = journald_reads_stderr();
     env_logger::Builder::new()
         .filter_level(level)
+        // They would show addresses and headers, which may hold secrets.
+        .filter_module("ureq", level.min(LevelFilter::Warn))
+        .filter_module("ureq_proto", level.min(LevelFilter::Warn))
+        .filter_module("rustls", level.min(LevelFilter::Warn))
         .format(move |line, record| match journald {
             true => writeln!(line, "<{}>{}", priority(record.level()), record.args()),
             false => writeln!(line, "{} {:5} {}", TimeOfDay::now(), record.level(), record.args()),

@@ -4,6 +4,8 @@ mod arguments;
 mod import;
 mod logging;
 mod pause;
+mod progress;
+mod pull;
 mod selftest;
 mod serve;
 
@@ -29,6 +31,9 @@ usage: cricket [serve] [settings]          serve the CRI until SIGTERM
        cricket config [settings]           print the configuration in effect, with comments
        cricket import FILE [--name REF] [settings]
                                            load images from an archive (docker save, OCI layout)
+       cricket pull REF [--auth-file FILE] [settings]
+                                           pull an image; the file is a Docker config.json with credentials
+       cricket images [settings]           list the images
        cricket selftest [--host-network] [settings]
                                            run a pod of this very binary on this node and look at everything
        cricket pause                       the process of a pod that shares its pid namespace
@@ -65,6 +70,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Serve(settings) => serve::serve(&load(settings)?),
         Command::Config(settings) => print(&load(settings)?.to_toml()),
         Command::Import { file, name, settings } => import::import(&load(settings)?, &file, name.as_deref()),
+        Command::Pull { image, auth_file, settings } => pull::pull(&load(settings)?, &image, auth_file.as_deref()),
+        Command::Images(settings) => pull::images(&load(settings)?),
         Command::Selftest { host_network, settings } => {
             let config = load(settings)?;
             logging::start(config.log_level);

@@ -6,11 +6,12 @@ use super::{logging, VERSION};
 use crate::config::Config;
 use crate::containerd::Client;
 use crate::error::{Context, Result};
-use crate::host::Host;
+use crate::host::{base_spec, Host};
 use crate::monitor::Monitor;
 use crate::runtime::{Parts, Runtime};
 use crate::server::{services, Options, Server};
 use crate::stdio::{Hub, Limits};
+use crate::streaming::Streaming;
 use crate::sys::c_core;
 use crate::sys::notify::notify;
 use crate::sys::signal::{Blocked, SIGINT, SIGTERM};
@@ -27,10 +28,13 @@ pub(super) fn serve(config: &Config) -> Result<()> {
 
     let containerd = Arc::new(Client::new(&config.containerd.address.to_string_lossy())?);
     let hub = Hub::start(Limits { line_bytes: config.log_line_bytes })?;
-    let runtime = Arc::new(Runtime::new(Parts { config: config.clone(), host: Host::read()?, containerd, hub }));
+    let base_specs = base_spec::read_all(config)?;
+    let parts = Parts { config: config.clone(), host: Host::read()?, containerd, hub, base_specs };
+    let runtime = Arc::new(Runtime::new(parts));
     let options = Options { max_calls: config.max_calls };
     let server = Server::start(runtime.clone(), &config.socket, &options, services::cri)?;
     log::info!("serving the CRI on {}", config.socket.display());
+    let streaming = Streaming::start(runtime.clone())?;
     // Until containerd answers and everything is recovered, calls are answered `Unavailable`.
     let monitor = Monitor::start(runtime)?;
     tell_systemd("READY=1");
@@ -39,6 +43,7 @@ pub(super) fn serve(config: &Config) -> Result<()> {
     tell_systemd("STOPPING=1");
     log::info!("signal {signal}: shutting down; containers keep running");
     server.shutdown(config.shutdown_grace);
+    streaming.stop(config.shutdown_grace);
     monitor.stop();
     Ok(())
 }

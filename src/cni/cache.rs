@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::attachment::Attachment;
-use super::base64;
 use super::conf::Network;
+use crate::base64;
 use crate::error::{Context, Error, Idempotent, Kind, Result};
 
 const KIND: &str = "cniCacheV1";

@@ -8,7 +8,6 @@
 //! last one. Whenever we are killed, DEL is run with the configuration that ADD had.
 
 mod attachment;
-mod base64;
 mod cache;
 mod conf;
 mod exec;

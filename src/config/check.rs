@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::{Component, Path};
 
-use super::Config;
+use super::{glob, Config, Shim, RUNC};
 use crate::error::{Error, Result};
 
 /// The kernel keeps 108 bytes for a socket path. We bind in a folder beside it first, which takes a few of them.
@@ -29,10 +29,28 @@ pub(super) fn checked(config: Config) -> Result<Config> {
     }
     config.cni.bin_dirs.iter().try_for_each(|dir| path("cni.bin_dirs", dir))?;
     range("cni.timeout", config.cni.timeout.as_secs(), 1..=3600)?;
+    config.image.registry_dirs.iter().try_for_each(|dir| path("image.registry_dirs", dir))?;
+    range("image.max_downloads", config.image.max_downloads as u64, 1..=32)?;
+    range("image.progress_timeout", config.image.progress_timeout.as_secs(), 0..=86_400)?;
+    for pattern in &config.image.pinned {
+        if pattern.is_empty() || pattern.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(refusal("image.pinned", &format!("{pattern:?} is no pattern of a name")));
+        }
+    }
+    if let Some(dir) = &config.image.import_dir {
+        path("image.import_dir", dir)?;
+    }
     range("shutdown_grace", config.shutdown_grace.as_secs(), 0..=3600)?;
     range("max_calls", config.max_calls as u64, 8..=4096)?;
     range("log_line_bytes", config.log_line_bytes as u64, 256..=1 << 20)?;
     config.cdi_dirs.iter().try_for_each(|dir| path("cdi_dirs", dir))?;
+    let streaming = &config.streaming;
+    if !streaming.address.is_loopback() {
+        let problem = format!("`{}` must be a loopback address: sessions are not encrypted", streaming.address);
+        return Err(refusal("streaming.address", &problem));
+    }
+    range("streaming.idle_timeout", streaming.idle_timeout.as_secs(), 1..=7 * 24 * 3600)?;
+    range("streaming.max_sessions", streaming.max_sessions as u64, 1..=4096)?;
     handlers(&config)?;
     Ok(config)
 }
@@ -42,6 +60,10 @@ fn handlers(config: &Config) -> Result<()> {
         let key = |field: &str| format!("runtime.{name}.{field}");
         word("the name of a table `runtime.<name>`", name)?;
         word(&key("type"), &handler.runtime_type)?;
+        if handler.shim != Shim::Auto && handler.runtime_type != RUNC {
+            let other = &handler.runtime_type;
+            return Err(refusal(&key("shim"), &format!("is for the type `{RUNC}`; `{other}` has a shim of its own")));
+        }
         if let Some(binary) = &handler.binary {
             path(&key("binary"), binary)?;
         }
@@ -51,6 +73,14 @@ fn handlers(config: &Config) -> Result<()> {
         if let Some(snapshotter) = &handler.snapshotter {
             word(&key("snapshotter"), snapshotter)?;
         }
+        if let Some(base) = &handler.base_spec {
+            path(&key("base_spec"), base)?;
+        }
+        if let Some(config_path) = &handler.config_path {
+            path(&key("config_path"), config_path)?;
+        }
+        patterns(&key("pod_annotations"), &handler.pod_annotations)?;
+        patterns(&key("container_annotations"), &handler.container_annotations)?;
     }
     if !config.runtimes.contains_key(&config.default_runtime) {
         let name = &config.default_runtime;
@@ -88,6 +118,13 @@ fn word(key: &str, value: &str) -> Result<()> {
         return Err(refusal(key, &format!("`{}` must be letters, digits and `.-_/`", value.escape_debug())));
     }
     Ok(())
+}
+
+fn patterns(key: &str, all: &[String]) -> Result<()> {
+    match all.iter().find(|p| p.is_empty() || !glob::is_valid(p) || p.chars().any(char::is_control)) {
+        Some(bad) => Err(refusal(key, &format!("`{}` is not a pattern", bad.escape_debug()))),
+        None => Ok(()),
+    }
 }
 
 fn range(key: &str, value: u64, allowed: RangeInclusive<u64>) -> Result<()> {
@@ -132,11 +169,20 @@ mod tests {
             ("[cni]\nconf_dir = \"x\"", "cni.conf_dir"),
             ("[cni]\ncache_dir = \"x\"", "cni.cache_dir"),
             ("[cni]\ntimeout = 0", "cni.timeout"),
+            ("[streaming]\naddress = \"0.0.0.0\"", "streaming.address"),
+            ("[streaming]\naddress = \"localhost\"", "streaming.address"),
+            ("[streaming]\nidle_timeout = 0", "streaming.idle_timeout"),
+            ("[streaming]\nmax_sessions = 0", "streaming.max_sessions"),
             ("[runtime.\"a b\"]", "runtime.<name>"),
             ("[runtime.x]\ntype = \"\"", "runtime.x.type"),
+            ("[runtime.x]\ntype = \"io.containerd.kata.v2\"\nshim = \"cricket\"", "runtime.x.shim"),
             ("[runtime.x]\nbinary = \"crun\"", "runtime.x.binary"),
             ("[runtime.x]\nroot = \"x\"", "runtime.x.root"),
             ("[runtime.x]\nsnapshotter = \"a b\"", "runtime.x.snapshotter"),
+            ("[runtime.x]\nbase_spec = \"base.json\"", "runtime.x.base_spec"),
+            ("[runtime.x]\nconfig_path = \"x\"", "runtime.x.config_path"),
+            ("[runtime.x]\npod_annotations = [\"[\"]", "runtime.x.pod_annotations"),
+            ("[runtime.x]\ncontainer_annotations = [\"\"]", "runtime.x.container_annotations"),
         ] {
             let e = Config::parse(text, Overrides::default()).expect_err(text);
             assert_eq!(e.kind(), Kind::InvalidArgument, "{text}");

@@ -3,9 +3,11 @@
 //! The command line reads the file; nothing here touches files, environment or clock.
 
 mod check;
+pub mod glob;
 mod show;
 mod typed;
 
+use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,10 +43,22 @@ pub struct Config {
     pub cdi_dirs: Vec<PathBuf>,
     /// Devices belong to the user and group that the container runs as.
     pub device_ownership_from_security_context: bool,
+    /// What filters the system calls of a container that names no profile.
+    pub unset_seccomp_profile: UnsetSeccomp,
+    /// Containers get SELinux labels where SELinux is on.
+    pub enable_selinux: bool,
+    /// Ports below 1024 are free for everybody in pods with a network of their own.
+    pub unprivileged_ports: bool,
+    /// Pings are free for everybody in pods with a network of their own.
+    pub unprivileged_ping: bool,
     /// The containerd that works for us.
     pub containerd: Containerd,
     /// Pod networking.
     pub cni: Cni,
+    /// Exec, attach and port-forward.
+    pub streaming: Streaming,
+    /// Images and the registries they come from.
+    pub image: Image,
     /// The handler of a pod that names none; always a key of `runtimes`.
     pub default_runtime: String,
     /// Runtime handlers by name (`runtimeHandler` of a `RuntimeClass`).
@@ -73,11 +87,48 @@ pub struct Cni {
     pub cache_dir: PathBuf,
 }
 
+/// The type that a handler has unless it names another, and the one for which we have a shim.
+pub const RUNC: &str = "io.containerd.runc.v2";
+
+/// How clients of exec, attach and port-forward are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Streaming {
+    /// Where: a loopback address, for the kubelet relays.
+    pub address: IpAddr,
+    /// Its port; 0 is any.
+    pub port: u16,
+    /// How long a session may be silent.
+    pub idle_timeout: Duration,
+    /// Bound on sessions at the same time.
+    pub max_sessions: usize,
+    /// A command ends when its client goes away.
+    pub end_exec_with_client: bool,
+}
+
+/// Which images there are and how they come here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Folders with a folder for each registry, in which `hosts.toml` says where to pull from.
+    pub registry_dirs: Vec<PathBuf>,
+    /// Layers fetched at the same time, all pulls together.
+    pub max_downloads: usize,
+    /// A download without a byte for so long is given up; zero is for ever.
+    pub progress_timeout: Duration,
+    /// Patterns of names; `*` is any text. Images that have such a name are not collected by the kubelet.
+    pub pinned: Vec<String>,
+    /// containerd may drop layers once they are unpacked.
+    pub discard_unpacked_layers: bool,
+    /// Archives in this folder are imported; nowhere if none.
+    pub import_dir: Option<PathBuf>,
+}
+
 /// One runtime handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handler {
-    /// containerd's runtime type, which names the shim: `io.containerd.runc.v2`.
+    /// containerd's runtime type: `io.containerd.runc.v2` for OCI runtimes like runc.
     pub runtime_type: String,
+    /// Which shim looks after containers of that type.
+    pub shim: Shim,
     /// The OCI runtime binary; the shim's own default if none.
     pub binary: Option<PathBuf>,
     /// The OCI runtime's state folder; the shim's own default if none.
@@ -88,6 +139,45 @@ pub struct Handler {
     pub snapshotter: Option<String>,
     /// Privileged containers do not get the host's devices.
     pub privileged_without_host_devices: bool,
+    /// Annotations of pods that go into the spec, as patterns of [`glob`].
+    pub pod_annotations: Vec<String>,
+    /// Annotations of containers that go into the spec.
+    pub container_annotations: Vec<String>,
+    /// A runtime spec, as JSON, for what a configuration of the CRI cannot say.
+    pub base_spec: Option<PathBuf>,
+    /// A configuration file for a shim that is not of the runc family.
+    pub config_path: Option<PathBuf>,
+}
+
+/// What a container gets that names no seccomp profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnsetSeccomp {
+    /// No filter, which is what the CRI's clients expect.
+    Unconfined,
+    /// The filter of RuntimeDefault.
+    RuntimeDefault,
+}
+
+/// Whose shim looks after the containers of an OCI runtime like runc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shim {
+    /// Ours where containerd can run it, else containerd's.
+    Auto,
+    /// Ours, or no container.
+    Cricket,
+    /// containerd's, `containerd-shim-runc-v2`.
+    RuncV2,
+}
+
+impl Shim {
+    /// The word in the configuration file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Shim::Auto => "auto",
+            Shim::Cricket => "cricket",
+            Shim::RuncV2 => "runc-v2",
+        }
+    }
 }
 
 /// Who manages cgroups, to agree with the kubelet's `cgroupDriver`.
@@ -157,6 +247,16 @@ impl SandboxProcess {
     }
 }
 
+impl UnsetSeccomp {
+    /// The word in the configuration file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            UnsetSeccomp::Unconfined => "unconfined",
+            UnsetSeccomp::RuntimeDefault => "runtime/default",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,21 +278,31 @@ mod tests {
             log_level = "debug"
             cgroup_driver = "systemd"
             sandbox_process = "always"
+            unset_seccomp_profile = "runtime/default"
+            enable_selinux = true
+            unprivileged_ports = false
+            unprivileged_ping = false
             default_runtime = "kata"
             [cni]
             bin_dirs = ["/a", "/b"]
             timeout = 7
             [runtime.runc]
             systemd_cgroup = false
+            shim = "cricket"
             [runtime.kata]
             type = "io.containerd.kata.v2"
             binary = "/usr/bin/kata"
             snapshotter = "devmapper"
             privileged_without_host_devices = true
+            pod_annotations = ["io.katacontainers.*", "a\\*\"b"]
+            container_annotations = ["*"]
+            base_spec = "/etc/cricket/base.json"
+            config_path = "/etc/kata/config.toml"
         "#;
         let config = Config::parse(text, Overrides::default()).expect("valid");
         assert_eq!(config.runtimes["kata"].snapshotter.as_deref(), Some("devmapper"));
         assert_eq!(config.snapshotter(&config.runtimes["runc"]), "overlayfs");
+        assert_eq!(config.runtimes["kata"].pod_annotations, ["io.katacontainers.*", "a\\*\"b"]);
         for config in [config, Config::default()] {
             assert_eq!(Config::parse(&config.to_toml(), Overrides::default()).expect("shown"), config);
         }

@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write as _};
 use std::path::Path;
 
-use super::{Config, Handler};
+use super::{Config, Handler, Image};
 
 /// Text of a configuration file under construction.
 struct Page(String);
@@ -41,6 +41,13 @@ pub(super) fn toml(config: &Config) -> String {
     page.key("cdi_dirs", list(config.cdi_dirs.iter().map(|dir| path(dir))));
     page.note("Devices of a container belong to its runAsUser and runAsGroup instead of the owners on the node.");
     page.key("device_ownership_from_security_context", config.device_ownership_from_security_context);
+    page.note("What filters the system calls of a container that names no profile: unconfined or runtime/default.");
+    page.key("unset_seccomp_profile", text(config.unset_seccomp_profile.as_str()));
+    page.note("Whether containers get SELinux labels, where SELinux is on.");
+    page.key("enable_selinux", config.enable_selinux);
+    page.note("Whether ports below 1024, and pings, are free for everybody in pods with a network of their own.");
+    page.key("unprivileged_ports", config.unprivileged_ports);
+    page.key("unprivileged_ping", config.unprivileged_ping);
     page.note("The handler of pods without a RuntimeClass: one of the tables [runtime.<name>] below.");
     page.key("default_runtime", text(&config.default_runtime));
 
@@ -58,6 +65,21 @@ pub(super) fn toml(config: &Config) -> String {
     page.key("timeout", config.cni.timeout.as_secs());
     page.note("Where results are kept for the removal of a pod.");
     page.key("cache_dir", path(&config.cni.cache_dir));
+
+    let streaming = &config.streaming;
+    page.table("streaming");
+    page.note(
+        "Exec, attach and port-forward. The kubelet relays them: a loopback address, any port (0) or a fixed one.",
+    );
+    page.key("address", text(streaming.address.to_string()));
+    page.key("port", streaming.port);
+    page.note("A session is ended after so long without a byte.");
+    page.key("idle_timeout", streaming.idle_timeout.as_secs());
+    page.note("Sessions at the same time; one more is refused. From 1 to 4096.");
+    page.key("max_sessions", streaming.max_sessions);
+    page.note("Kill the command of an exec whose client has gone away.");
+    page.key("end_exec_with_client", streaming.end_exec_with_client);
+    page.image(&config.image);
 
     for (name, handler) in &config.runtimes {
         page.handler(name, handler);
@@ -87,11 +109,33 @@ impl Page {
         writeln!(self.0, "{line}").expect("writing to a string cannot fail");
     }
 
+    fn image(&mut self, image: &Image) {
+        self.table("image");
+        self.note("Folders with a folder for each registry, in which hosts.toml has mirrors and certificates. As containerd's.");
+        self.key("registry_dirs", list(image.registry_dirs.iter().map(|dir| path(dir))));
+        self.note("Layers fetched at the same time, all pulls together. From 1 to 32.");
+        self.key("max_downloads", image.max_downloads);
+        self.note("A download without a byte for so long is given up; 0 is for ever.");
+        self.key("progress_timeout", image.progress_timeout.as_secs());
+        self.note("Names of images that the kubelet must not collect; * is any text.");
+        self.key("pinned", list(image.pinned.iter().map(text)));
+        self.note(
+            "Let containerd drop layers once they are unpacked: less disk, but such an image cannot be exported.",
+        );
+        self.key("discard_unpacked_layers", image.discard_unpacked_layers);
+        self.note("Archives in this folder are imported, at start and when they appear; empty is nowhere.");
+        self.key("import_dir", image.import_dir.as_deref().map_or_else(|| text(""), path));
+    }
+
     fn handler(&mut self, name: &str, handler: &Handler) {
         let bare = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
         self.table(&format!("runtime.{}", if bare { name.to_owned() } else { text(name) }));
-        self.note("containerd's runtime type, which names the shim.");
+        self.note("containerd's runtime type.");
         self.key("type", text(&handler.runtime_type));
+        self.note(
+            "auto, cricket or runc-v2: the shim of that type. auto is cricket's own where containerd can run it.",
+        );
+        self.key("shim", text(handler.shim.as_str()));
         self.note("OCI runtime binary and its state folder; empty is the shim's own default.");
         self.key("binary", handler.binary.as_deref().map_or_else(|| text(""), path));
         self.key("root", handler.root.as_deref().map_or_else(|| text(""), path));
@@ -104,6 +148,15 @@ impl Page {
         self.key("snapshotter", text(handler.snapshotter.as_deref().unwrap_or_default()));
         self.note("Privileged containers of this handler do not get the host's devices.");
         self.key("privileged_without_host_devices", handler.privileged_without_host_devices);
+        self.note(
+            "Annotations of pods, and of containers, that the runtime gets to see: patterns such as example.com/*.",
+        );
+        self.key("pod_annotations", list(handler.pod_annotations.iter().map(text)));
+        self.key("container_annotations", list(handler.container_annotations.iter().map(text)));
+        self.note("A runtime spec in JSON for what pods cannot say, such as rlimits and hooks; empty is none.");
+        self.key("base_spec", handler.base_spec.as_deref().map_or_else(|| text(""), path));
+        self.note("Configuration file for a shim that is not of the runc family; empty is none.");
+        self.key("config_path", handler.config_path.as_deref().map_or_else(|| text(""), path));
     }
 }
 

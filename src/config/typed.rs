@@ -1,12 +1,15 @@
 //! The configuration as typed, and what it means: every key is optional, an unknown one is refused.
 
+use core::net::{IpAddr, Ipv4Addr};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{CgroupDriver, Cni, Config, Containerd, Handler, SandboxProcess};
+use super::{
+    CgroupDriver, Cni, Config, Containerd, Handler, Image, SandboxProcess, Shim, Streaming, UnsetSeccomp, RUNC,
+};
 use crate::error::{Error, Result};
 
 /// What the command line says; it wins over the file.
@@ -44,9 +47,15 @@ pub(super) struct Typed {
     sandbox_process: Option<String>,
     cdi_dirs: Option<Vec<PathBuf>>,
     device_ownership_from_security_context: bool,
+    unset_seccomp_profile: Option<String>,
+    enable_selinux: Option<bool>,
+    unprivileged_ports: Option<bool>,
+    unprivileged_ping: Option<bool>,
     default_runtime: Option<String>,
     containerd: TypedContainerd,
     cni: TypedCni,
+    streaming: TypedStreaming,
+    image: TypedImage,
     runtime: BTreeMap<String, TypedHandler>,
 }
 
@@ -68,13 +77,39 @@ struct TypedCni {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct TypedStreaming {
+    address: Option<String>,
+    port: Option<u16>,
+    idle_timeout: Option<u64>,
+    max_sessions: Option<usize>,
+    end_exec_with_client: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TypedImage {
+    registry_dirs: Option<Vec<PathBuf>>,
+    max_downloads: Option<usize>,
+    progress_timeout: Option<u64>,
+    pinned: Vec<String>,
+    discard_unpacked_layers: bool,
+    import_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct TypedHandler {
     r#type: Option<String>,
+    shim: Option<String>,
     binary: PathBuf,
     root: PathBuf,
     systemd_cgroup: Option<bool>,
     snapshotter: String,
     privileged_without_host_devices: bool,
+    pod_annotations: Vec<String>,
+    container_annotations: Vec<String>,
+    base_spec: PathBuf,
+    config_path: PathBuf,
 }
 
 /// Reads the file's text.
@@ -99,9 +134,14 @@ impl Typed {
     /// Fills in the defaults and lets the command line win. Values are translated, not yet judged.
     pub(super) fn meant(self, flags: Overrides) -> Result<Config> {
         let path = |typed: Option<PathBuf>, default: &str| typed.unwrap_or_else(|| default.into());
-        let mut runtimes: BTreeMap<String, Handler> =
-            self.runtime.into_iter().map(|(name, typed)| (name, typed.meant())).collect();
-        runtimes.entry("runc".to_owned()).or_insert_with(|| TypedHandler::default().meant());
+        let mut runtimes = BTreeMap::new();
+        for (name, typed) in self.runtime {
+            let handler = typed.meant(&name)?;
+            runtimes.insert(name, handler);
+        }
+        if !runtimes.contains_key("runc") {
+            runtimes.insert("runc".to_owned(), TypedHandler::default().meant("runc")?);
+        }
         Ok(Config {
             socket: path(flags.socket.or(self.socket), "/run/cricket/cricket.sock"),
             root: path(flags.root.or(self.root), "/var/lib/cricket"),
@@ -115,6 +155,10 @@ impl Typed {
             sandbox_process: sandbox_process(self.sandbox_process.as_deref().unwrap_or("auto"))?,
             cdi_dirs: self.cdi_dirs.unwrap_or_else(|| vec!["/etc/cdi".into(), "/var/run/cdi".into()]),
             device_ownership_from_security_context: self.device_ownership_from_security_context,
+            unset_seccomp_profile: unset_seccomp(self.unset_seccomp_profile.as_deref().unwrap_or("unconfined"))?,
+            enable_selinux: self.enable_selinux.unwrap_or(false),
+            unprivileged_ports: self.unprivileged_ports.unwrap_or(true),
+            unprivileged_ping: self.unprivileged_ping.unwrap_or(true),
             containerd: Containerd {
                 address: path(flags.containerd.or(self.containerd.address), "/run/containerd/containerd.sock"),
                 snapshotter: flags.snapshotter.or(self.containerd.snapshotter).unwrap_or_else(|| "overlayfs".into()),
@@ -125,25 +169,70 @@ impl Typed {
                 timeout: Duration::from_secs(self.cni.timeout.unwrap_or(60)),
                 cache_dir: path(self.cni.cache_dir, "/var/lib/cni"),
             },
+            streaming: self.streaming.meant()?,
+            image: self.image.meant(),
             default_runtime: self.default_runtime.unwrap_or_else(|| "runc".into()),
             runtimes,
         })
     }
 }
 
+impl TypedStreaming {
+    fn meant(self) -> Result<Streaming> {
+        Ok(Streaming {
+            address: self.address.map_or(Ok(Ipv4Addr::LOCALHOST.into()), |text| address(&text))?,
+            port: self.port.unwrap_or(0),
+            idle_timeout: Duration::from_secs(self.idle_timeout.unwrap_or(4 * 3600)),
+            max_sessions: self.max_sessions.unwrap_or(256),
+            end_exec_with_client: self.end_exec_with_client.unwrap_or(true),
+        })
+    }
+}
+
+fn address(text: &str) -> Result<IpAddr> {
+    text.parse().map_err(|_| Error::invalid(format!("configuration: streaming.address `{text}` is not an IP address")))
+}
+
+impl TypedImage {
+    fn meant(self) -> Image {
+        let usual = || vec!["/etc/containerd/certs.d".into(), "/etc/docker/certs.d".into()];
+        let import_dir = self.import_dir.unwrap_or_else(|| "/var/lib/cricket/images".into());
+        Image {
+            registry_dirs: self.registry_dirs.unwrap_or_else(usual),
+            max_downloads: self.max_downloads.unwrap_or(3),
+            progress_timeout: Duration::from_secs(self.progress_timeout.unwrap_or(300)),
+            pinned: self.pinned,
+            discard_unpacked_layers: self.discard_unpacked_layers,
+            import_dir: Some(import_dir).filter(|dir| !dir.as_os_str().is_empty()),
+        }
+    }
+}
+
 impl TypedHandler {
     /// An empty string means the same as no key at all.
-    fn meant(self) -> Handler {
+    fn meant(self, name: &str) -> Result<Handler> {
         let path = |p: PathBuf| (!p.as_os_str().is_empty()).then_some(p);
-        Handler {
-            runtime_type: self.r#type.unwrap_or_else(|| "io.containerd.runc.v2".into()),
+        Ok(Handler {
+            runtime_type: self.r#type.unwrap_or_else(|| RUNC.into()),
+            shim: shim(name, self.shim.as_deref().unwrap_or("auto"))?,
             binary: path(self.binary),
             root: path(self.root),
             systemd_cgroup: self.systemd_cgroup,
             snapshotter: Some(self.snapshotter).filter(|s| !s.is_empty()),
             privileged_without_host_devices: self.privileged_without_host_devices,
-        }
+            pod_annotations: self.pod_annotations,
+            container_annotations: self.container_annotations,
+            base_spec: path(self.base_spec),
+            config_path: path(self.config_path),
+        })
     }
+}
+
+fn shim(name: &str, word: &str) -> Result<Shim> {
+    [Shim::Auto, Shim::Cricket, Shim::RuncV2]
+        .into_iter()
+        .find(|shim| shim.as_str() == word)
+        .ok_or_else(|| Error::invalid(format!("runtime.{name}.shim `{word}`: not one of `auto`, `cricket`, `runc-v2`")))
 }
 
 fn log_level(word: &str) -> Result<log::LevelFilter> {
@@ -164,6 +253,12 @@ fn sandbox_process(word: &str) -> Result<SandboxProcess> {
         .into_iter()
         .find(|p| p.as_str() == word)
         .ok_or_else(|| Error::invalid(format!("sandbox_process `{word}`: not one of `auto`, `always`")))
+}
+
+fn unset_seccomp(word: &str) -> Result<UnsetSeccomp> {
+    [UnsetSeccomp::Unconfined, UnsetSeccomp::RuntimeDefault].into_iter().find(|p| p.as_str() == word).ok_or_else(|| {
+        Error::invalid(format!("unset_seccomp_profile `{word}`: not one of `unconfined`, `runtime/default`"))
+    })
 }
 
 #[cfg(test)]
@@ -211,6 +306,8 @@ mod tests {
         assert!(refused("log_level = \"loud\"").contains("`debug`"));
         assert!(refused("cgroup_driver = \"openrc\"").contains("`systemd`"));
         assert!(refused("sandbox_process = \"never\"").contains("`always`"));
+        assert!(refused("[runtime.x]\nshim = \"go\"").contains("runtime.x.shim `go`: not one of `auto`, `cricket`"));
+        assert!(refused("unset_seccomp_profile = \"none\"").contains("`runtime/default`"));
         let flags = Overrides { log_level: Some("loud".into()), ..Overrides::default() };
         assert_eq!(Config::parse("", flags).map_err(|e| e.kind()), Err(Kind::InvalidArgument));
     }

@@ -14,13 +14,14 @@ use crate::call::Call;
 use crate::clock;
 use crate::config::Handler;
 use crate::container::volume;
-use crate::containerd::{Any, Labels, Record, RuncOptions, SnapshotRef};
+use crate::containerd::{config_file, Any, Labels, Mount, Record, RuncOptions, SnapshotRef};
 use crate::error::{Context, Error, Idempotent, Kind, Result};
 use crate::host;
 use crate::ids::ContainerId;
 use crate::image::{unpack, Images};
 use crate::oci;
-use crate::oci::facts::{DeviceFacts, HandlerFacts, Namespaces};
+use crate::oci::accounts::Accounts;
+use crate::oci::facts::{DeviceFacts, HandlerFacts, Namespaces, Profiles};
 use crate::oci::user::User;
 use crate::oci::users::Users;
 use crate::reference::{looks_like_id, Reference};
@@ -29,6 +30,7 @@ use crate::runtime::Runtime;
 use crate::store::container::reserved_name;
 use crate::store::image::Image;
 use crate::store::{Container, ContainerState, Sandbox};
+use crate::sys::rootfs::Layer;
 
 /// The extension of containerd's record that holds ours.
 pub const METADATA_TYPE: &str = "cricket.v1.Container";
@@ -93,6 +95,15 @@ pub fn create(rt: &Runtime, call: &Call, request: CreateContainerRequest) -> Res
     Ok(CreateContainerResponse { container_id: container.id.to_string(), ..Default::default() })
 }
 
+/// What was found out for it on this node.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    user: &'a User,
+    profiles: &'a Profiles,
+    /// Where the images of its mounts are.
+    images: &'a [Option<PathBuf>],
+}
+
 impl Plan<'_> {
     fn check(&self, rt: &Runtime) -> Result<()> {
         oci::check(&self.request(rt, &rt.handler_facts(self.handler)))
@@ -108,6 +119,7 @@ impl Plan<'_> {
         let (id, snapshotter) = (self.id.as_str(), rt.config.snapshotter(self.handler));
         let at = SnapshotRef { snapshotter, key: id };
         let root = rt.layout.container_root(&self.id);
+        let profiles = host::profiles::resolve(&self.request(rt, &rt.handler_facts(self.handler)), &self.sandbox.id)?;
         let mut undo = Rollback::new();
 
         let made = fs::DirBuilder::new().mode(0o711).recursive(true).create(&root);
@@ -121,9 +133,11 @@ impl Plan<'_> {
             labels.insert(UID_MAPPING.into(), users.uids.label());
             labels.insert(GID_MAPPING.into(), users.gids.label());
         }
-        containerd.prepare_snapshot(call, &at, &self.image.chain_id, &labels).context("prepare snapshot")?;
+        let mounts = containerd.prepare_snapshot(call, &at, &self.image.chain_id, &labels);
+        let user = self.user(&mounts.context("prepare snapshot")?, &root)?;
 
-        let (record, container) = self.record(rt, snapshotter, images)?;
+        let found = Found { user: &user, profiles: &profiles, images };
+        let (record, container) = self.record(rt, snapshotter, &found)?;
         call.check()?;
         undo.push("containerd record", || containerd.delete_container(&Call::undo(), id).or_gone());
         containerd.create_container(call, &record).context("create containerd record")?;
@@ -131,7 +145,19 @@ impl Plan<'_> {
         Ok(container)
     }
 
-    fn spec(&self, rt: &Runtime, handler: &HandlerFacts, user: &User, images: &[Option<PathBuf>]) -> Result<Spec> {
+    /// Who the container runs as. The image is looked into unless the request leaves it no say.
+    fn user(&self, mounts: &[Mount], at: &Path) -> Result<User> {
+        let wanted = oci::user::wanted(&self.config, &self.image.config)?;
+        if !wanted.depends_on_image() {
+            return wanted.resolve(&Accounts::default());
+        }
+        let layers: Vec<Layer<'_>> =
+            mounts.iter().map(|m| Layer { kind: &m.kind, source: &m.source, options: &m.options }).collect();
+        wanted.resolve(&host::accounts::read(&layers, at)?)
+    }
+
+    fn spec(&self, rt: &Runtime, handler: &HandlerFacts, found: &Found<'_>) -> Result<Spec> {
+        let Found { user, profiles, images } = *found;
         let request = self.request(rt, handler);
         let score = oci::resources::oom_score_adj(&self.config.linux.resources, &rt.host.facts)?;
         if let Some(wanted) = score.clamped_from {
@@ -141,17 +167,24 @@ impl Plan<'_> {
         devices.extend(self.devices(rt)?);
         let edits = host::cdi::resolve(&oci::cdi_names(&self.config)?, &rt.config.cdi_dirs)?;
         let mounts = host::mounts::resolve(&self.config.mounts, images)?;
+        let files = rt.layout.sandbox_files(&self.sandbox.id, &self.sandbox.namespaces());
+        if let Some(labels) = &profiles.selinux {
+            let own_shm = self.sandbox.namespaces().ipc != NamespaceMode::NODE.into();
+            host::selinux::label_volumes(&self.config.mounts, &mounts, &labels.mount)?;
+            host::selinux::label_files(&files, own_shm, &labels.mount)?;
+        }
         oci::container::spec(&oci::container::Input {
             request,
             id: &self.id,
             sandbox_id: &self.sandbox.id,
             namespaces: &self.namespaces(rt),
             hostname: self.hostname(rt),
-            files: &rt.layout.sandbox_files(&self.sandbox.id, &self.sandbox.namespaces()),
+            files: &files,
             user,
             mounts: &mounts,
             devices: &devices,
             edits: &edits,
+            profiles,
         })
     }
 
@@ -185,11 +218,12 @@ impl Plan<'_> {
     }
 
     /// The containerd record, spec and metadata in it, and what the store keeps.
-    fn record(&self, rt: &Runtime, snapshotter: &str, images: &[Option<PathBuf>]) -> Result<(Record, Container)> {
+    fn record(&self, rt: &Runtime, snapshotter: &str, found: &Found<'_>) -> Result<(Record, Container)> {
+        let user = found.user;
         let handler = rt.handler_facts(self.handler);
         let users = oci::users::of(&self.sandbox.config)?;
-        let user = oci::user::wanted(&self.config, &self.image.config)?.by_number()?;
-        let spec = serde_json::to_vec(&self.spec(rt, &handler, &user, images)?);
+        let spec = self.spec(rt, &handler, found)?;
+        let spec = oci::base::complete(&spec, rt.base_spec(self.handler), &self.request(rt, &handler))?;
         let metadata = records::Container {
             sandbox_id: self.sandbox.id.to_string(),
             config: MessageField::some(self.config.clone()),
@@ -208,9 +242,9 @@ impl Plan<'_> {
             id: self.id.to_string(),
             labels: oci::labels::of(&self.config.labels, &self.image.config.labels),
             image: self.image.names.first().cloned().unwrap_or_default(),
-            runtime: self.handler.runtime_type.clone(),
+            runtime: rt.shim(self.handler, users.is_some())?,
             runtime_options: runtime_options(self.handler, handler.systemd_cgroup, users.as_ref())?,
-            spec: spec.map_err(|e| Error::caused(Kind::Internal, "encode the runtime spec", e))?,
+            spec,
             snapshotter: snapshotter.to_owned(),
             snapshot_key: self.id.to_string(),
             extensions: BTreeMap::from([(
@@ -255,12 +289,16 @@ fn target_pid(rt: &Runtime, sandbox: &Sandbox, config: &ContainerConfig) -> Resu
     target.must_be_running().context("PID namespace target").map(Some)
 }
 
-/// The shim's options; only the runc family's are known.
+/// The shim's options: the runc family has its own, any other is given the name of a file.
 pub fn runtime_options(handler: &Handler, systemd_cgroup: bool, users: Option<&Users>) -> Result<Option<Any>> {
     let path = |p: &Option<PathBuf>| p.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned();
     let owner = users.map_or((0, 0), |users| (users.uids.host, users.gids.host));
     let options = RuncOptions { binary: &path(&handler.binary), root: &path(&handler.root), systemd_cgroup, owner };
-    handler.runtime_type.contains(".runc.").then(|| options.encode()).transpose()
+    match &handler.config_path {
+        _ if handler.runtime_type.contains(".runc.") => options.encode().map(Some),
+        Some(config) => config_file(&handler.runtime_type, config).map(Some),
+        None => Ok(None),
+    }
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ fn run(
     timeout: Option<Duration>,
 ) -> Result<ExecSyncResponse> {
     let (id, exec_id) = (container.id.as_str(), ContainerId::random()?);
-    let process = process(&rt.containerd.container(call, id)?.spec, command)?;
+    let process = process(&rt.containerd.container(call, id)?.spec, command, false)?;
     let dir = rt.layout.container_state(&container.id).join("exec").join(&exec_id);
     let exec_id = exec_id.as_str();
     let output = Capture::new(MAX_OUTPUT);
@@ -90,11 +90,11 @@ fn run(
     Ok(ExecSyncResponse { stdout, stderr, exit_code, ..Default::default() })
 }
 
-/// The container's own process with another command line and no terminal.
-fn process(spec: &[u8], command: &[String]) -> Result<Vec<u8>> {
+/// The container's own process with another command line and maybe another terminal.
+pub(super) fn process(spec: &[u8], command: &[String], tty: bool) -> Result<Vec<u8>> {
     let damaged = |e| Error::caused(Kind::Internal, "the container's spec is damaged", e);
     let spec: Value = serde_json::from_slice(spec).map_err(damaged)?;
-    serde_json::to_vec(&oci::process::exec(spec, command, false)?).map_err(damaged)
+    serde_json::to_vec(&oci::process::exec(spec, command, tty)?).map_err(damaged)
 }
 
 #[cfg(test)]
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn a_damaged_spec_is_told() {
         for spec in [&b"{"[..], b"{}"] {
-            assert_eq!(process(spec, &["x".into()]).map_err(|e| e.kind()), Err(Kind::Internal));
+            assert_eq!(process(spec, &["x".into()], false).map_err(|e| e.kind()), Err(Kind::Internal));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! ListContainers: from memory, every second.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use cricket_proto::runtime::{self, ListContainersRequest, ListContainersResponse};
@@ -14,13 +15,18 @@ use crate::store::Container;
 pub fn list(rt: &Runtime, _: &Call, request: ListContainersRequest) -> Result<ListContainersResponse> {
     let filter = request.filter.unwrap_or_default();
     let matches = |container: &Container| {
-        container.id.as_str().starts_with(&filter.id)
-            && container.sandbox_id.as_str().starts_with(&filter.pod_sandbox_id)
+        selected(container, &filter.id, &filter.pod_sandbox_id, &filter.label_selector)
             && filter.state.as_ref().is_none_or(|wanted| wanted.state == container.state().cri().into())
-            && filter.label_selector.iter().all(|(key, value)| container.config.labels.get(key) == Some(value))
     };
     let containers = rt.containers.list().iter().filter(|c| matches(c)).map(|c| item(c)).collect();
     Ok(ListContainersResponse { containers, ..Default::default() })
+}
+
+/// Whether it has the id, is of the pod, both as far as they are given, and has all the labels.
+pub(super) fn selected(container: &Container, id: &str, pod: &str, labels: &HashMap<String, String>) -> bool {
+    container.id.as_str().starts_with(id)
+        && container.sandbox_id.as_str().starts_with(pod)
+        && labels.iter().all(|(key, value)| container.config.labels.get(key) == Some(value))
 }
 
 /// The containers of a pod.

@@ -3,6 +3,7 @@
 use cricket_proto::runtime::{ReopenContainerLogRequest, ReopenContainerLogResponse};
 
 use crate::call::Call;
+use crate::container::streams;
 use crate::error::{Context, Result};
 use crate::runtime::Runtime;
 
@@ -13,6 +14,6 @@ use crate::runtime::Runtime;
 pub fn reopen_log(rt: &Runtime, _: &Call, request: ReopenContainerLogRequest) -> Result<ReopenContainerLogResponse> {
     let container = rt.containers.get(&request.container_id)?;
     container.must_be_running()?;
-    rt.hub.reopen_log(container.id.as_str()).with_context(|| format!("reopen log of container {}", container.id))?;
+    streams::reopen_log(rt, &container).with_context(|| format!("reopen log of container {}", container.id))?;
     Ok(ReopenContainerLogResponse::default())
 }

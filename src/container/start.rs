@@ -1,13 +1,14 @@
 //! StartContainer: a task of a created container.
 
 use cricket_proto::runtime::{StartContainerRequest, StartContainerResponse};
+use serde_json::Value;
 
 use crate::call::Call;
 use crate::cgroup;
 use crate::clock;
-use crate::container::streams::{attach, wire};
+use crate::container::streams::attach;
 use crate::container::{exit, task};
-use crate::containerd::{NewTask, SnapshotRef};
+use crate::containerd::{Mount, NewTask, SnapshotRef};
 use crate::error::{Context, Error, Result};
 use crate::runtime::Runtime;
 use crate::store::container::Ended;
@@ -60,13 +61,14 @@ fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<(u32, i64)
     let record = rt.containerd.container(call, id)?;
     let at = SnapshotRef { snapshotter: &record.snapshotter, key: &record.snapshot_key };
     let rootfs = rt.containerd.snapshot_mounts(call, &at).context("mounts of the root filesystem")?;
-    let fifos = attach(rt, container)?;
+    let rootfs = labelled(rt, rootfs, &record.spec);
+    let wires = attach(rt, container, &record.runtime)?;
     let new = NewTask {
         id: id.to_owned(),
         rootfs,
-        stdin: wire(fifos.stdin.as_ref()),
-        stdout: wire(fifos.stdout.as_ref()),
-        stderr: wire(fifos.stderr.as_ref()),
+        stdin: wires.stdin,
+        stdout: wires.stdout,
+        stderr: wires.stderr,
         terminal: container.config.tty,
         options: record.runtime_options,
     };
@@ -74,9 +76,26 @@ fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<(u32, i64)
     let pid = rt.containerd.create_task(call, &new).context("create task")?;
     // Now, while the process waits to be started: later it may be gone.
     container.set_oom_file(cgroup::oom_file(pid));
+    container.meter.attach(pid);
     call.check()?;
     // Before the start: a short process has ended before containerd answers, and not before it started.
     let started_at = clock::now();
     rt.containerd.start_task(call, id, None).context("start task")?;
     Ok((pid, started_at))
+}
+
+/// The root filesystem with the label that the spec has for mounts: an overlay takes it when it is mounted, and only
+/// then.
+fn labelled(rt: &Runtime, mut rootfs: Vec<Mount>, spec: &[u8]) -> Vec<Mount> {
+    if !(rt.config.enable_selinux && rt.host.facts.selinux) {
+        return rootfs;
+    }
+    let spec: Value = serde_json::from_slice(spec).unwrap_or(Value::Null);
+    if let Some(label) = spec["linux"]["mountLabel"].as_str() {
+        for mount in rootfs.iter_mut().filter(|m| m.kind == "overlay") {
+            // In quotes, because there are commas in it.
+            mount.options.push(format!("context=\"{label}\""));
+        }
+    }
+    rootfs
 }

@@ -11,12 +11,11 @@ mod snapshots;
 mod system;
 mod tasks;
 
-use std::io::Read;
 use std::time::Duration;
 
 use super::{
     Containerd, Content, Descriptor, EventStream, Exit, ImageRecord, Labels, Mount, NewExec, NewTask, Plugin, Record,
-    Snapshot, SnapshotRef, Task, Usage, Version,
+    Snapshot, SnapshotRef, Source, Task, Usage, Version,
 };
 use crate::call::Call;
 use crate::error::Result;
@@ -142,7 +141,7 @@ impl Containerd for Client {
     fn read_content(&self, call: &Call, digest: &str, max_bytes: u64) -> Result<Vec<u8>> {
         content::read(self, call, digest, max_bytes)
     }
-    fn write_content(&self, call: &Call, reference: &str, blob: &Content, from: &mut dyn Read) -> Result<()> {
+    fn write_content(&self, call: &Call, reference: &str, blob: &Content, from: &mut dyn Source) -> Result<()> {
         content::write(self, call, reference, blob, from)
     }
     fn label_content(&self, call: &Call, digest: &str, labels: &Labels) -> Result<()> {

@@ -13,7 +13,6 @@ mod snapshots;
 mod state;
 mod tasks;
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +20,7 @@ use std::time::Duration;
 use self::state::State;
 use super::{
     Containerd, Content, Descriptor, Event, EventStream, Exit, ImageRecord, Labels, Mount, NewExec, NewTask, Plugin,
-    Record, Snapshot, SnapshotRef, Task, Usage, Version,
+    Record, Snapshot, SnapshotRef, Source, Task, Usage, Version,
 };
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
@@ -304,7 +303,7 @@ impl Containerd for Fake {
     fn read_content(&self, call: &Call, digest: &str, max_bytes: u64) -> Result<Vec<u8>> {
         self.serve(call, "read_content", |s| s.read_content(digest, max_bytes))
     }
-    fn write_content(&self, call: &Call, reference: &str, blob: &Content, from: &mut dyn Read) -> Result<()> {
+    fn write_content(&self, call: &Call, reference: &str, blob: &Content, from: &mut dyn Source) -> Result<()> {
         // The source is read outside the lock: it may be a pipe.
         let lost = self.arrive(call, "write_content")?;
         let written = content::write(&self.inner.state, call, reference, blob, from);

@@ -8,13 +8,14 @@ mod client;
 pub mod fake;
 mod time;
 mod runc;
+mod source;
 mod types;
 
 pub use client::Client;
-pub use runc::RuncOptions;
+pub use runc::{config_file, RuncOptions};
+pub use source::Source;
 pub use types::*;
 
-use std::io::Read;
 use std::sync::Arc;
 
 use crate::call::Call;
@@ -98,8 +99,9 @@ pub trait Containerd: Send + Sync {
     /// A whole blob, refused with `ResourceExhausted` over `max_bytes`: for manifests and configs, not for layers.
     fn read_content(&self, call: &Call, digest: &str, max_bytes: u64) -> Result<Vec<u8>>;
     /// Streams a blob of known size and digest into the store under ingest reference `reference`. A blob that is
-    /// there already is success, and gets the labels.
-    fn write_content(&self, call: &Call, reference: &str, blob: &Content, from: &mut dyn Read) -> Result<()>;
+    /// there already is success, and gets the labels. What an earlier attempt has left under the reference is not asked
+    /// for again. `FailedPrecondition` if what was written is not this blob; it is dropped.
+    fn write_content(&self, call: &Call, reference: &str, blob: &Content, from: &mut dyn Source) -> Result<()>;
     /// Adds labels to a blob; others stay.
     fn label_content(&self, call: &Call, digest: &str, labels: &Labels) -> Result<()>;
     /// Unpacks a layer onto mounts; returns the digest of the uncompressed tar (the diff id).

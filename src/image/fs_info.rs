@@ -8,6 +8,7 @@ use cricket_proto::runtime::{FilesystemIdentifier, FilesystemUsage, ImageFsInfoR
 use crate::call::Call;
 use crate::containerd::{Containerd, Snapshot, SnapshotKind, SnapshotRef};
 use crate::error::{Context, Error, Kind, Result};
+use crate::runtime::Runtime;
 use crate::store::fs_usage::{FsUsage, Measured};
 
 const SNAPSHOTTERS: &str = "io.containerd.snapshotter.v1";
@@ -26,22 +27,40 @@ pub fn fs_info(
     call: &Call,
     snapshotter: &str,
 ) -> Result<ImageFsInfoResponse> {
-    // Measured on a copy, because the lock is not held meanwhile. Two callers may measure the same; both are right.
     let last = measured.0.lock().clone();
-    let now = match last.again(containerd, call, snapshotter) {
+    let now = match measure(containerd, measured, call, snapshotter) {
         // The kubelet and crictl ask this before anything else: a restart of containerd must not look like our end.
         Err(e) if e.kind() == Kind::Unavailable && last.mountpoint.is_some() => last,
-        now => {
-            let now = now?;
-            *measured.0.lock() = now.clone();
-            now
-        }
+        now => now?,
     };
     let answer = filesystem(&now)?;
     let mut response = ImageFsInfoResponse::new();
     response.image_filesystems = vec![answer.clone()];
     response.container_filesystems = vec![answer];
     Ok(response)
+}
+
+/// Measures what may have changed since last time, and keeps it. Blocks.
+fn measure(containerd: &dyn Containerd, measured: &FsUsage, call: &Call, snapshotter: &str) -> Result<Measured> {
+    // On a copy, because the lock is not held meanwhile. Two callers may measure the same; both are right.
+    let last = measured.0.lock().clone();
+    let now = last.again(containerd, call, snapshotter)?;
+    *measured.0.lock() = now.clone();
+    Ok(now)
+}
+
+/// What the snapshots with these keys take, in the default snapshotter. containerd is asked only if one of them is not
+/// known, or was measured too long ago.
+///
+/// # Errors
+/// Whatever says that containerd cannot be asked.
+pub fn usage_of(rt: &Runtime, call: &Call, keys: &[&str]) -> Result<Measured> {
+    let last = rt.fs_usage.0.lock().clone();
+    let fresh = last.active_at.is_some_and(|at| at.elapsed() < ACTIVE_MAX_AGE);
+    if fresh && last.mountpoint.is_some() && keys.iter().all(|key| last.usage.contains_key(*key)) {
+        return Ok(last);
+    }
+    measure(&*rt.containerd, &rt.fs_usage, call, &rt.config.containerd.snapshotter)
 }
 
 impl Measured {

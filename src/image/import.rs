@@ -2,20 +2,16 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::time::Duration;
 
 use super::archive::{Archive, Archived};
 use super::digest::Hashing;
+use super::lease::leased;
+use super::publish::{publish, records};
 use super::{labels, load, platform, unpack, Images};
 use crate::call::Call;
 use crate::containerd::{Content, Descriptor, ImageRecord, Labels};
-use crate::error::{Context, Error, Idempotent, Kind, Result};
-use crate::ids::random_hex;
+use crate::error::{Context, Error, Result};
 use crate::reference::Reference;
-use crate::rollback::Rollback;
-
-/// After this containerd forgets what an import that was killed has left.
-const LEASE_TTL: Duration = Duration::from_secs(60 * 60);
 
 /// An image that was imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +41,7 @@ pub fn import(
     if let Some(name) = name {
         rename(&mut images, name)?;
     }
-    let records: Vec<ImageRecord> = images.iter().flat_map(records).collect();
+    let records: Vec<ImageRecord> = images.iter().flat_map(|image| records(&image.names, &image.resolved)).collect();
     leased(at, call, |call| {
         for image in &images {
             write(at, call, &archive, image).with_context(|| format!("image {}", image.resolved.config.digest))?;
@@ -57,31 +53,12 @@ pub fn import(
         call.check()?;
         publish(at, call, &records)
     })?;
-    for record in &records {
-        if let Err(e) = load::refresh(at, call, &record.name) {
-            log::warn!("imported image {} is not listed yet: {e}", record.name);
-        }
-    }
+    load::refresh_records(at, call, &records);
     let imported = images.into_iter().map(|image| Imported {
         id: image.resolved.config.digest,
         references: image.names.iter().map(Reference::to_string).collect(),
     });
     Ok(imported.collect())
-}
-
-/// Runs `work` under a lease of its own. When it fails, the lease goes and the garbage collection with it; when it
-/// works, what it made must be referred to by then.
-pub(super) fn leased<T>(at: &Images<'_>, call: &Call, work: impl FnOnce(&Call) -> Result<T>) -> Result<T> {
-    let lease = format!("cricket-image-{}", &random_hex()?[..16]);
-    let mut undo = Rollback::new();
-    undo.push("lease", || at.containerd.delete_lease(&Call::undo(), &lease, true).or_gone());
-    at.containerd.create_lease(call, &lease, LEASE_TTL).context("create a lease")?;
-    let done = work(&call.with_lease(lease.as_str()))?;
-    undo.commit();
-    if let Err(e) = at.containerd.delete_lease(&Call::undo(), &lease, false).or_gone() {
-        log::warn!("lease {lease} stays until it expires: {e}");
-    }
-    Ok(done)
 }
 
 fn rename(images: &mut [Archived], name: &str) -> Result<()> {
@@ -129,51 +106,13 @@ fn write_blob(at: &Images<'_>, call: &Call, blob: &Descriptor, labels: Labels, f
     written.with_context(|| format!("blob {digest}"))
 }
 
-/// The records an image gets: its names, the same repositories at its digest, and its id.
-fn records(image: &Archived) -> Vec<ImageRecord> {
-    let target = &image.resolved.target;
-    let mut names: Vec<String> = image.names.iter().map(Reference::to_string).collect();
-    names.extend(image.names.iter().filter_map(|n| n.at_digest(&target.digest).ok()).map(|n| n.to_string()));
-    names.push(image.resolved.config.digest.clone());
-    names.sort();
-    names.dedup();
-    let record = |name| ImageRecord {
-        name,
-        target: Descriptor { annotations: Labels::new(), ..target.clone() },
-        ..ImageRecord::default()
-    };
-    names.into_iter().map(record).collect()
-}
-
-/// Puts the records, or none: one that fails takes the others back to what they named before.
-fn publish(at: &Images<'_>, call: &Call, records: &[ImageRecord]) -> Result<()> {
-    let mut undo = Rollback::new();
-    for record in records {
-        let before = match at.containerd.image(call, &record.name) {
-            Ok(before) => Some(before),
-            Err(e) if e.kind() == Kind::NotFound => None,
-            Err(e) => return Err(e).with_context(|| format!("image {}", record.name)),
-        };
-        // A pin stays.
-        let mut new = record.clone();
-        new.labels = before.as_ref().map(|b| b.labels.clone()).unwrap_or_default();
-        new.labels.insert(labels::MANAGED.0.into(), labels::MANAGED.1.into());
-        undo.push("image record", move || match before {
-            Some(before) => at.containerd.put_image(&Call::undo(), &before),
-            None => at.containerd.delete_image(&Call::undo(), &record.name, false).or_gone(),
-        });
-        at.containerd.put_image(call, &new).with_context(|| format!("image {}", record.name))?;
-    }
-    undo.commit();
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::*;
     use super::*;
     use crate::containerd::fake::Fault;
     use crate::containerd::Containerd;
+    use crate::error::{Idempotent, Kind};
     use crate::image::digest;
 
     const APP: &str = "docker.io/library/app:1";

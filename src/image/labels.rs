@@ -35,9 +35,19 @@ pub fn of_layer(diff_id: &str) -> Labels {
     one("containerd.io/uncompressed".into(), diff_id)
 }
 
+/// Where content came from: other tools need not send it there again.
+pub fn of_source(registry: &str, repository: &str) -> Labels {
+    one(format!("containerd.io/distribution.source.{registry}"), repository)
+}
+
 /// A snapshot in the making says what it will be; snapshotters that fetch by themselves look at it.
 pub fn of_snapshot(chain_id: &str) -> Labels {
     one("containerd.io/snapshot.ref".into(), chain_id)
+}
+
+/// Whether a manifest keeps a layer by this label.
+pub fn is_of_layer(key: &str) -> bool {
+    key.strip_prefix(GC_CONTENT).is_some_and(|rest| rest.starts_with(".l."))
 }
 
 /// Whether the label is there with that value.

@@ -79,6 +79,15 @@ pub fn refresh(at: &Images<'_>, call: &Call, name: &str) -> Result<()> {
     }
 }
 
+/// Reads records again that we have just put. That they are there is certain, only lists may not show it yet.
+pub(super) fn refresh_records(at: &Images<'_>, call: &Call, records: &[ImageRecord]) {
+    for record in records {
+        if let Err(e) = refresh(at, call, &record.name) {
+            log::warn!("image {} is there but not listed yet: {e}", record.name);
+        }
+    }
+}
+
 /// Follows a record's target to the image for this node's platform.
 pub(super) fn resolve(containerd: &dyn Containerd, call: &Call, target: &Descriptor) -> Result<Resolved> {
     resolve::resolve(&Store { containerd, call }, target, &platform::host())
@@ -90,8 +99,8 @@ struct Store<'a> {
 }
 
 impl Blobs for Store<'_> {
-    fn document(&self, digest: &str) -> Result<Vec<u8>> {
-        self.containerd.read_content(self.call, digest, MAX_BYTES)
+    fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        self.containerd.read_content(self.call, &descriptor.digest, MAX_BYTES)
     }
 }
 

@@ -11,9 +11,12 @@ mod document;
 pub mod fs_info;
 pub mod import;
 mod labels;
+mod lease;
 pub mod list;
 pub mod load;
 mod platform;
+mod publish;
+pub mod pull;
 pub mod remove;
 mod resolve;
 pub mod status;
@@ -25,7 +28,8 @@ mod verbs;
 use crate::containerd::Containerd;
 use crate::store::image::ImageStore;
 
-pub use verbs::{at, image_fs_info, image_status, list_images, remove_image};
+pub use fs_info::usage_of;
+pub use verbs::{at, image_fs_info, image_status, list_images, pull_image, remove_image, stream_images};
 
 /// What the image verbs work on.
 #[derive(Clone, Copy)]

@@ -10,11 +10,13 @@ use crate::store::image::Image;
 
 /// Indexes within indexes.
 const MAX_DEPTH: usize = 4;
+/// No snapshotter stacks more, and each is a request or several.
+const MAX_LAYERS: usize = 500;
 
 /// Where documents are read from: containerd's content store, or an archive.
 pub trait Blobs {
-    /// A whole document; not more than [`document::MAX_BYTES`].
-    fn document(&self, digest: &str) -> Result<Vec<u8>>;
+    /// A whole document; not more than [`document::MAX_BYTES`]. Who asks checks its size and digest.
+    fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>>;
 }
 
 /// A document and the labels that keep what it refers to.
@@ -143,6 +145,9 @@ pub fn assemble(
     layers: Vec<Descriptor>,
     host: &Platform,
 ) -> Result<Resolved> {
+    if layers.len() > MAX_LAYERS {
+        return Err(Error::invalid(format!("{} layers are more than {MAX_LAYERS}", layers.len())));
+    }
     let parsed = Config::parse(&config_bytes)?;
     let rank = match platform::rank(host, &parsed.platform) {
         Some(rank) => rank,
@@ -169,7 +174,7 @@ fn read(blobs: &dyn Blobs, descriptor: &Descriptor) -> Result<Vec<u8>> {
     if *size_bytes > document::MAX_BYTES {
         return Err(Error::invalid(format!("blob {digest}: {size_bytes} bytes are too many for a document")));
     }
-    let bytes = blobs.document(digest)?;
+    let bytes = blobs.document(descriptor)?;
     if bytes.len() as u64 != *size_bytes {
         return Err(Error::invalid(format!("blob {digest}: has {} bytes instead of {size_bytes}", bytes.len())));
     }

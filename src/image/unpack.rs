@@ -23,7 +23,7 @@ pub fn ensure(at: &Images<'_>, call: &Call, image: &Image) -> Result<()> {
         return Ok(());
     }
     let resolved = load::resolve(at.containerd, call, &image.target)?;
-    super::import::leased(at, call, |call| {
+    super::lease::leased(at, call, |call| {
         // First the label: it makes the collector keep what is unpacked, under the lease and after it.
         at.containerd.label_content(
             call,
@@ -53,7 +53,8 @@ pub(super) fn unpack(at: &Images<'_>, call: &Call, layers: &[Layer]) -> Result<(
     Ok(())
 }
 
-fn extract(at: &Images<'_>, call: &Call, layer: &Layer, parent: &str, name: &str) -> Result<()> {
+/// Makes snapshot `name` of `layer` on `parent`.
+pub(super) fn extract(at: &Images<'_>, call: &Call, layer: &Layer, parent: &str, name: &str) -> Result<()> {
     let key = format!("extract-{} {name}", &random_hex()?[..16]);
     let work = SnapshotRef { snapshotter: at.snapshotter, key: &key };
     let labels = labels::of_snapshot(name);
@@ -84,7 +85,8 @@ fn extract(at: &Images<'_>, call: &Call, layer: &Layer, parent: &str, name: &str
     at.containerd.label_content(call, &layer.descriptor.digest, &labels::of_layer(&layer.diff_id))
 }
 
-fn exists(at: &Images<'_>, call: &Call, snapshot: &SnapshotRef<'_>) -> Result<bool> {
+/// Whether there is such a snapshot.
+pub(super) fn exists(at: &Images<'_>, call: &Call, snapshot: &SnapshotRef<'_>) -> Result<bool> {
     match at.containerd.snapshot(call, snapshot) {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == Kind::NotFound => Ok(false),

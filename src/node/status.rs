@@ -29,7 +29,7 @@ pub fn status(rt: &Runtime, _: &Call, request: StatusRequest) -> Result<StatusRe
     Ok(StatusResponse {
         status: MessageField::some(RuntimeStatus { conditions, ..Default::default() }),
         runtime_handlers: handlers(rt),
-        features: MessageField::some(RuntimeFeatures::default()),
+        features: MessageField::some(RuntimeFeatures { supplemental_groups_policy: true, ..Default::default() }),
         info: if request.verbose { info(rt) } else { HashMap::new() },
         ..Default::default()
     })

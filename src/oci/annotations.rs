@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::container::Input;
+use crate::config::glob;
 
 /// `container` or `sandbox`.
 pub const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
@@ -19,12 +20,16 @@ pub const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
 /// The image as its user wrote it.
 pub const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
 
-/// The annotations of a container.
+/// The annotations of a container: those of pod and container that the handler lets through, and over them ours.
 pub(super) fn of(input: &Input<'_>) -> HashMap<String, String> {
     let (pod, config) = (&input.request.sandbox.metadata, input.request.config);
     let written = &config.image.user_specified_image;
     let image = if written.is_empty() { &config.image.image } else { written };
-    [
+    let handler = input.request.handler;
+    let of_pod = passed(&input.request.sandbox.annotations, &handler.pod_annotations);
+    let mut all: HashMap<String, String> =
+        of_pod.chain(passed(&config.annotations, &handler.container_annotations)).collect();
+    let ours = [
         (CONTAINER_TYPE, "container"),
         (SANDBOX_ID, input.sandbox_id.as_str()),
         (SANDBOX_NAME, &pod.name),
@@ -32,8 +37,13 @@ pub(super) fn of(input: &Input<'_>) -> HashMap<String, String> {
         (SANDBOX_UID, &pod.uid),
         (CONTAINER_NAME, &config.metadata.name),
         (IMAGE_NAME, image),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_string(), value.to_string()))
-    .collect()
+    ];
+    all.extend(ours.map(|(key, value)| (key.to_string(), value.to_string())));
+    all
+}
+
+/// The annotations whose names fit one of `patterns`.
+fn passed<'a>(all: &'a HashMap<String, String>, patterns: &'a [String]) -> impl Iterator<Item = (String, String)> + 'a {
+    let fits = |name: &str| patterns.iter().any(|pattern| glob::matches(pattern, name));
+    all.iter().filter(move |(name, _)| fits(name)).map(|(name, value)| (name.clone(), value.clone()))
 }

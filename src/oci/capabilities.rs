@@ -85,6 +85,16 @@ impl CapSet {
         self.0 & bit(capability) != 0
     }
 
+    /// Whether it holds every one of `others`.
+    pub fn contains_all(self, others: CapSet) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    /// Whether it holds one of `others`.
+    pub fn contains_any(self, others: CapSet) -> bool {
+        self.0 & others.0 != 0
+    }
+
     fn with(self, other: CapSet) -> Self {
         CapSet(self.0 | other.0)
     }
@@ -119,7 +129,7 @@ impl From<CapSet> for Capabilities {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sets {
     /// Bounding, effective and permitted.
-    held: CapSet,
+    pub(super) held: CapSet,
     /// Inheritable and ambient: what survives an exec by a user who is not root. Empty unless asked for; a filled
     /// inheritable set alone is CVE-2022-24769.
     ambient: CapSet,

@@ -2,9 +2,11 @@
 
 use oci_spec::runtime::{Linux, LinuxResources, Root, Spec};
 
-use super::facts::{DeviceEdits, DeviceFacts, MountSource, Namespaces, SandboxFiles};
+use super::facts::{DeviceEdits, DeviceFacts, MountSource, Namespaces, Profiles, SandboxFiles};
 use super::user::User;
-use super::{annotations, cdi, cgroup, check, devices, mounts, namespaces, process, resources, users, Request};
+use super::{
+    annotations, cdi, cgroup, check, devices, mounts, namespaces, process, resources, security, users, Request,
+};
 use crate::error::Result;
 use crate::ids::{ContainerId, SandboxId};
 
@@ -34,6 +36,8 @@ pub struct Input<'a> {
     pub devices: &'a [DeviceFacts],
     /// What its CDI devices change.
     pub edits: &'a DeviceEdits,
+    /// What `host::profiles::resolve` found for the request.
+    pub profiles: &'a Profiles,
 }
 
 /// The runtime spec. Sysctls are not in it: they belong to the sandbox. The root is the directory `rootfs` of the bundle.
@@ -79,6 +83,8 @@ fn linux(input: &Input<'_>, propagation: Option<&str>) -> Result<Linux> {
         .set_uid_mappings(mappings.as_ref().map(|m| m.uids.clone()))
         .set_gid_mappings(mappings.map(|m| m.gids))
         .set_devices((!devices.is_empty()).then_some(devices))
+        .set_seccomp(security::filter(input)?)
+        .set_mount_label(input.profiles.selinux.as_ref().map(|labels| labels.mount.clone()))
         .set_rootfs_propagation(propagation.map(String::from))
         .set_masked_paths(listed(&security.masked_paths))
         .set_readonly_paths(listed(&security.readonly_paths));
@@ -90,7 +96,7 @@ pub(super) mod tests {
     use super::*;
     use crate::error::Kind;
     use crate::oci::capabilities::CapSet;
-    use crate::oci::facts::{HandlerFacts, HostFacts, ImageFacts};
+    use crate::oci::facts::{Arch, HandlerFacts, HostFacts, ImageFacts};
     use cricket_proto::runtime::{ContainerConfig, LinuxContainerSecurityContext, NamespaceMode, PodSandboxConfig};
 
     /// A whole input that can be changed in one place and then built.
@@ -104,6 +110,7 @@ pub(super) mod tests {
         pub mounts: Vec<MountSource>,
         pub devices: Vec<DeviceFacts>,
         pub edits: DeviceEdits,
+        pub profiles: Profiles,
     }
 
     impl Default for Case {
@@ -121,6 +128,9 @@ pub(super) mod tests {
                     capabilities: CapSet::from_bits(u64::MAX),
                     hugetlb: true,
                     swap: true,
+                    seccomp: true,
+                    arch: Arch::X86_64,
+                    kernel: (6, 1),
                     ..Default::default()
                 },
                 handler: HandlerFacts::default(),
@@ -134,6 +144,7 @@ pub(super) mod tests {
                 mounts: vec![],
                 devices: vec![],
                 edits: DeviceEdits::default(),
+                profiles: Profiles::default(),
             };
             case.security().namespace_options.mut_or_insert_default().pid = NamespaceMode::CONTAINER.into();
             case
@@ -150,7 +161,7 @@ pub(super) mod tests {
             self.sandbox.linux.mut_or_insert_default().security_context.mut_or_insert_default().privileged = true;
         }
 
-        fn request(&self) -> Request<'_> {
+        pub fn request(&self) -> Request<'_> {
             Request {
                 sandbox: &self.sandbox,
                 config: &self.config,
@@ -162,6 +173,10 @@ pub(super) mod tests {
 
         pub fn check(&self) -> Result<()> {
             check(&self.request())
+        }
+
+        pub fn apparmor(&self) -> Result<security::Profile<'_>> {
+            security::apparmor(&self.request())
         }
 
         pub fn spec(&self) -> Result<Spec> {
@@ -181,6 +196,7 @@ pub(super) mod tests {
                 mounts: &self.mounts,
                 devices: &self.devices,
                 edits: &self.edits,
+                profiles: &self.profiles,
             })
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::capabilities::CapSet;
+use super::{seccomp, selinux};
 use crate::cdi;
 
 /// How control groups are mounted.
@@ -16,6 +17,18 @@ pub enum CgroupMode {
     /// The unified hierarchy.
     #[default]
     V2,
+}
+
+/// The processor, as far as programs for it can be filtered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arch {
+    /// With the two older ones that it runs as well: 32 bit, and 32 bit addresses.
+    X86_64,
+    /// With 32 bit ARM.
+    Aarch64,
+    /// Any other.
+    #[default]
+    Other,
 }
 
 /// The machine, as far as a spec depends on it.
@@ -40,6 +53,10 @@ pub struct HostFacts {
     pub selinux: bool,
     /// The kernel filters system calls.
     pub seccomp: bool,
+    /// What programs are made for.
+    pub arch: Arch,
+    /// The first two numbers of the kernel's version.
+    pub kernel: (u32, u32),
 }
 
 /// The runtime handler, as far as a spec depends on it.
@@ -55,6 +72,14 @@ pub struct HandlerFacts {
     pub idmap_mounts: bool,
     /// The runtime makes user namespaces.
     pub user_namespaces: bool,
+    /// Containers that name no seccomp profile get RuntimeDefault.
+    pub seccomp_by_default: bool,
+    /// Containers get SELinux labels where SELinux is on.
+    pub selinux: bool,
+    /// Annotations of the pod that go into the spec, as patterns.
+    pub pod_annotations: Vec<String>,
+    /// Annotations of the container that go into the spec, as patterns.
+    pub container_annotations: Vec<String>,
 }
 
 /// An image's configuration.
@@ -142,6 +167,17 @@ pub struct DeviceEdits {
     pub gids: Vec<u32>,
     /// Cache and memory bandwidth.
     pub intel_rdt: Option<cdi::IntelRdt>,
+}
+
+/// Security profiles, fetched from where they are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Profiles {
+    /// The file that the container names; `None` for RuntimeDefault, which needs no file, and for no filter.
+    pub seccomp: Option<seccomp::Profile>,
+    /// The AppArmor profile, which the kernel has; `None` for none.
+    pub apparmor: Option<String>,
+    /// SELinux labels; `None` where it is off, or off by the configuration.
+    pub selinux: Option<selinux::Labels>,
 }
 
 /// What sort of node a device is.

@@ -4,7 +4,10 @@
 //! the spec once the sandbox's namespaces, the user and the sources of mounts and devices are known. What cricket does
 //! not offer yet is refused with `Unimplemented`, never left out, whenever leaving it out would weaken the container.
 
+pub mod accounts;
 pub mod annotations;
+pub mod apparmor;
+pub mod base;
 pub mod capabilities;
 mod cdi;
 pub mod cgroup;
@@ -18,7 +21,9 @@ mod namespaces;
 pub mod process;
 pub mod resources;
 pub mod sandbox;
-mod security;
+pub mod seccomp;
+pub mod security;
+pub mod selinux;
 pub mod signal;
 pub mod user;
 pub mod users;

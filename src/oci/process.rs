@@ -35,6 +35,8 @@ pub(super) fn of(input: &Input<'_>) -> Result<Process> {
         .set_cwd(cwd(config, image)?)
         .set_capabilities(Some(capabilities::of(&input.request)?.into()))
         .set_rlimits(None)
+        .set_apparmor_profile(input.profiles.apparmor.clone())
+        .set_selinux_label(input.profiles.selinux.as_ref().and_then(|labels| labels.process.clone()))
         .set_no_new_privileges(Some(security.no_new_privs));
     if let Some(resources) = config.linux.resources.as_ref() {
         process.set_oom_score_adj(Some(resources::oom_score_adj(resources, input.request.host)?.value));

@@ -116,11 +116,17 @@ fn user(security: &LinuxSandboxSecurityContext) -> Result<User> {
     }
     let uid = user.map(|u| id("run_as_user", u.value)).transpose()?;
     let gid = group.map(|g| id("run_as_group", g.value)).transpose()?;
-    let groups = security.supplemental_groups.iter().map(|&g| id("supplemental group", g));
+    let gid = gid.unwrap_or(if uid.is_some() { 0 } else { NOBODY });
+    // The primary group among them, as for containers: nothing else tells the kernel that it may not be dropped.
+    let mut groups = vec![gid];
+    for &group in &security.supplemental_groups {
+        let group = id("supplemental group", group)?;
+        if !groups.contains(&group) {
+            groups.push(group);
+        }
+    }
     let mut made = User::default();
-    made.set_uid(uid.unwrap_or(NOBODY))
-        .set_gid(gid.unwrap_or(if uid.is_some() { 0 } else { NOBODY }))
-        .set_additional_gids(Some(groups.collect::<Result<_>>()?));
+    made.set_uid(uid.unwrap_or(NOBODY)).set_gid(gid).set_additional_gids(Some(groups));
     Ok(made)
 }
 
@@ -274,9 +280,9 @@ mod tests {
             let user = spec.process().as_ref().map(|p| p.user().clone()).unwrap_or_default();
             Ok((user.uid(), user.gid(), user.additional_gids().clone().unwrap_or_default()))
         };
-        assert_eq!(user(&config), Ok((1000, 0, vec![7])));
+        assert_eq!(user(&config), Ok((1000, 0, vec![0, 7])));
         security(&mut config).run_as_group = int(2000);
-        assert_eq!(user(&config), Ok((1000, 2000, vec![7])));
+        assert_eq!(user(&config), Ok((1000, 2000, vec![2000, 7])));
         security(&mut config).supplemental_groups = vec![-1];
         assert_eq!(user(&config), Err(Kind::InvalidArgument));
         let mut config = PodSandboxConfig::default();

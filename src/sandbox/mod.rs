@@ -5,6 +5,7 @@ mod files;
 mod list;
 mod network;
 mod pins;
+mod port_forward;
 mod process;
 mod quantity;
 mod remove;
@@ -15,6 +16,7 @@ mod sysctl;
 mod teardown;
 
 pub use list::list;
+pub use port_forward::port_forward;
 pub use process::{
     ended as process_ended, reconcile as reconcile_process, remove as remove_process, sweep as sweep_pause_roots,
     PROCESS_TYPE,

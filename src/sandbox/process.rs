@@ -89,6 +89,7 @@ pub fn reconcile(rt: &Runtime, call: &Call, sandbox: &Sandbox) -> Result<()> {
 fn record(rt: &Runtime, sandbox: &records::Sandbox, pins: &Namespaces) -> Result<Record> {
     let handler: &Handler = rt.handler(&sandbox.runtime_handler)?;
     let facts = rt.handler_facts(handler);
+    let users = oci::users::of(&sandbox.config)?;
     let root = root(rt).context("make the root directory of sandbox processes")?;
     let spec = oci::sandbox::spec(&oci::sandbox::Input {
         config: &sandbox.config,
@@ -102,12 +103,8 @@ fn record(rt: &Runtime, sandbox: &records::Sandbox, pins: &Namespaces) -> Result
     Ok(Record {
         id: sandbox.id.clone(),
         labels: labels::of_sandbox(&sandbox.config.labels),
-        runtime: handler.runtime_type.clone(),
-        runtime_options: container::runtime_options(
-            handler,
-            facts.systemd_cgroup,
-            oci::users::of(&sandbox.config)?.as_ref(),
-        )?,
+        runtime: rt.shim(handler, users.is_some())?,
+        runtime_options: container::runtime_options(handler, facts.systemd_cgroup, users.as_ref())?,
         spec: spec.map_err(|e| Error::caused(Kind::Internal, "encode the runtime spec", e))?,
         extensions: BTreeMap::from([(
             PROCESS_TYPE.to_owned(),

@@ -95,7 +95,8 @@ impl Plan {
         };
         refuse_control_characters(&config, &hostname)?;
         let asked = config.linux.sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let sysctls = sysctl::plan(asked, pins::own(&pins))?;
+        let defaults = sysctl::Defaults { ports: rt.config.unprivileged_ports, ping: rt.config.unprivileged_ping };
+        let sysctls = sysctl::plan(asked, pins::own(&pins), defaults)?;
         let record = records::Sandbox {
             id: id.to_string(),
             config: MessageField::some(config.clone()),

@@ -6,9 +6,18 @@ use std::path::PathBuf;
 
 use crate::error::{Context, Error, Result};
 
-/// What a pod gets unless it asks otherwise: unprivileged ports and ping, as with other runtimes.
-const NET_DEFAULTS: [(&str, &str); 2] = [("net.ipv4.ip_unprivileged_port_start", "0"), (PING, "0 2147483647")];
-const PING: &str = "net.ipv4.ping_group_range";
+/// What a pod gets unless it or the configuration says otherwise, as with other runtimes.
+const UNPRIVILEGED_PORTS: (&str, &str) = ("net.ipv4.ip_unprivileged_port_start", "0");
+const UNPRIVILEGED_PING: (&str, &str) = ("net.ipv4.ping_group_range", "0 2147483647");
+
+/// Which of the defaults pods get.
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults {
+    /// Ports below 1024 are free for everybody.
+    pub ports: bool,
+    /// Pings are free for everybody.
+    pub ping: bool,
+}
 
 /// Which namespaces of the pod are its own.
 #[derive(Clone, Copy, Debug)]
@@ -27,12 +36,18 @@ pub struct Own {
 ///
 /// # Errors
 /// `InvalidArgument` for a sysctl that is not confined to a namespace of the pod's own: it would change the host.
-pub fn plan<'a>(asked: impl Iterator<Item = (&'a str, &'a str)>, own: Own) -> Result<Vec<(PathBuf, String)>> {
+pub fn plan<'a>(
+    asked: impl Iterator<Item = (&'a str, &'a str)>,
+    own: Own,
+    defaults: Defaults,
+) -> Result<Vec<(PathBuf, String)>> {
     let mut values: BTreeMap<String, &str> = BTreeMap::new();
-    if own.net {
-        // Who may ping is said in ids of the node, and those of a pod with users of its own are not all there.
-        let possible = NET_DEFAULTS.iter().filter(|(name, _)| !own.users || *name != PING);
-        values.extend(possible.map(|(name, value)| ((*name).to_owned(), *value)));
+    // Who may ping is said in ids of the node, and those of a pod with users of its own are not all there.
+    let ping = defaults.ping && !own.users;
+    for ((name, value), wanted) in [(UNPRIVILEGED_PORTS, defaults.ports), (UNPRIVILEGED_PING, ping)] {
+        if own.net && wanted {
+            values.insert(name.to_owned(), value);
+        }
     }
     for (name, value) in asked {
         let dotted = dotted(name)?;
@@ -55,7 +70,7 @@ pub fn apply(plan: &[(PathBuf, String)]) -> Result<()> {
 }
 
 fn is_default(at: &std::path::Path) -> bool {
-    NET_DEFAULTS.iter().any(|(name, _)| path(name) == at)
+    [UNPRIVILEGED_PORTS, UNPRIVILEGED_PING].iter().any(|(name, _)| path(name) == at)
 }
 
 /// `net/ipv4/conf/eth0.100/…` and `net.ipv4.conf.eth0/100.…` → the dotted form: dots and slashes swapped if the first
@@ -114,9 +129,10 @@ mod tests {
 
     const POD: Own = Own { net: true, ipc: true, uts: true, users: false };
     const HOST: Own = Own { net: false, ipc: false, uts: false, users: false };
+    const BOTH: Defaults = Defaults { ports: true, ping: true };
 
     fn planned(asked: &[(&str, &str)], own: Own) -> Result<Vec<(String, String)>> {
-        let plan = plan(asked.iter().copied(), own)?;
+        let plan = plan(asked.iter().copied(), own, BOTH)?;
         Ok(plan.into_iter().map(|(p, v)| (p.display().to_string(), v)).collect())
     }
 
@@ -134,6 +150,17 @@ mod tests {
         );
         assert!(planned(&[], HOST).unwrap().is_empty());
         assert_eq!(planned(&[], Own { users: true, ..POD }).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_configuration_can_take_a_default_away() {
+        let names = |ports, ping| -> Vec<String> {
+            let plan = plan(std::iter::empty(), POD, Defaults { ports, ping }).unwrap();
+            plan.into_iter().map(|(path, _)| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+        };
+        assert_eq!(names(true, false), ["ip_unprivileged_port_start"]);
+        assert_eq!(names(false, true), ["ping_group_range"]);
+        assert_eq!(names(false, false), Vec::<String>::new());
     }
 
     #[test]

@@ -21,25 +21,7 @@ pub(super) fn status(e: &Error) -> RpcStatus {
         message.truncate(end);
         message.push('…');
     }
-    RpcStatus::with_message(code(e.kind()), message)
-}
-
-fn code(kind: Kind) -> RpcStatusCode {
-    match kind {
-        Kind::Canceled => RpcStatusCode::CANCELLED,
-        Kind::Unknown => RpcStatusCode::UNKNOWN,
-        Kind::InvalidArgument => RpcStatusCode::INVALID_ARGUMENT,
-        Kind::DeadlineExceeded => RpcStatusCode::DEADLINE_EXCEEDED,
-        Kind::NotFound => RpcStatusCode::NOT_FOUND,
-        Kind::AlreadyExists => RpcStatusCode::ALREADY_EXISTS,
-        Kind::ResourceExhausted => RpcStatusCode::RESOURCE_EXHAUSTED,
-        Kind::FailedPrecondition => RpcStatusCode::FAILED_PRECONDITION,
-        Kind::Aborted => RpcStatusCode::ABORTED,
-        Kind::Unimplemented => RpcStatusCode::UNIMPLEMENTED,
-        Kind::Internal => RpcStatusCode::INTERNAL,
-        Kind::Unavailable => RpcStatusCode::UNAVAILABLE,
-        Kind::PermissionDenied => RpcStatusCode::PERMISSION_DENIED,
-    }
+    RpcStatus::with_message(RpcStatusCode::from(i32::from(e.kind().code())), message)
 }
 
 /// Logs how a call ended.

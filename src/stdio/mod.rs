@@ -1,14 +1,21 @@
 //! Relays the output of containers and execs: out of FIFOs, into CRI log files or memory; one thread for all.
 //!
-//! Knows descriptors and files, nothing of stores or gRPC. The thread owns all state (`relay`); the [`Hub`] opens what
-//! has to be opened on its caller's thread, sends a command and waits for the answer.
+//! Knows descriptors and files, nothing of stores or gRPC. The engine (`relay`) owns all state and has no thread; the
+//! [`Hub`] gives it one, opens what has to be opened on its caller's thread, sends a command and waits for the answer.
+//! Beside its log a container has a socket (`door`), for those who attach to it and for rotating the log from another
+//! process; `wire` says what goes over it, and [`Attachment`] is a client of it.
 
+mod attachment;
 mod capture;
 mod cri_log;
+mod door;
 mod log_file;
 mod relay;
+mod thread;
 mod timestamp;
+mod wire;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -16,13 +23,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+pub use attachment::{reopen_log, Attachment, Buffer, Heard};
 pub use capture::Capture;
+pub use door::{Door, Stdin};
+pub use log_file::{open as open_log, LogFile};
+pub use relay::{Feed, Output, Relay};
 
 use crate::error::{Context, Error, Result};
 use crate::sys::eventfd::EventFd;
 use crate::sys::fifo;
-use log_file::LogFile;
-use relay::{Command, Output, Relay};
+use thread::{Command, Thread};
 
 /// How much a container may write while nobody reads, as during a restart of the daemon, before it blocks.
 const PIPE_BYTES: usize = 256 << 10;
@@ -51,6 +61,17 @@ pub struct Streams {
     pub stderr: Option<PathBuf>,
     /// Where the output goes.
     pub sink: Sink,
+    /// Who may attach, if anybody.
+    pub attach: Option<Attach>,
+}
+
+/// The way into a container: its socket and its input.
+#[derive(Debug)]
+pub struct Attach {
+    /// The directory of its socket, `stdio.sock`.
+    pub dir: PathBuf,
+    /// The FIFO of standard input, if it takes any.
+    pub stdin: Option<PathBuf>,
 }
 
 /// Where output goes.
@@ -100,8 +121,10 @@ impl Hub {
         let doing = "start the stdio thread";
         let (commands, inbox) = mpsc::channel();
         let wake = Arc::new(EventFd::new().context(doing)?);
-        let relay = Relay::new(wake.clone(), inbox, limits.line_bytes).context(doing)?;
-        let thread = std::thread::Builder::new().name("stdio".into()).spawn(|| relay.run()).context(doing)?;
+        let relay = Relay::new(limits.line_bytes).context(doing)?;
+        relay.wake_by(&*wake).context(doing)?;
+        let body = Thread { relay, wake: wake.clone(), commands: inbox, waiting: HashMap::new() };
+        let thread = std::thread::Builder::new().name("stdio".into()).spawn(|| body.run()).context(doing)?;
         Ok(Hub(Arc::new(Handle { commands, wake, thread: Some(thread) })))
     }
 
@@ -114,7 +137,7 @@ impl Hub {
         let doing = || format!("open the output of {key}");
         let enlarge = matches!(streams.sink, Sink::Log { .. });
         let reader = |path: Option<PathBuf>| path.map(|path| open_fifo(&path, enlarge)).transpose();
-        let fifos = [reader(streams.stdout).with_context(doing)?, reader(streams.stderr).with_context(doing)?];
+        let files = [reader(streams.stdout).with_context(doing)?, reader(streams.stderr).with_context(doing)?];
         let output = match streams.sink {
             Sink::Log { path: Some(path) } => {
                 let file = log_file::open(&path).with_context(doing)?;
@@ -123,7 +146,10 @@ impl Hub {
             Sink::Log { path: None } => Output::Discard,
             Sink::Capture(capture) => Output::Capture(capture),
         };
-        self.ask(|reply| Command::Open { key: key.into(), fifos, output, reply })?
+        let door = |Attach { dir, stdin }| Door::open(&dir, stdin.map_or(Stdin::Closed, Stdin::At));
+        let door = streams.attach.map(door).transpose().with_context(doing)?;
+        let feed = Feed { streams: files, output, door };
+        self.ask(|reply| Command::Open { key: key.into(), feed, reply })?
     }
 
     /// Opens the log's path again, after it was renamed, and writes there from now on: when this returns, the old file
@@ -263,7 +289,12 @@ mod tests {
 
     fn to_log(stdout: Option<&Path>, stderr: Option<&Path>, log: &Path) -> Streams {
         let owned = |path: Option<&Path>| path.map(Path::to_path_buf);
-        Streams { stdout: owned(stdout), stderr: owned(stderr), sink: Sink::Log { path: Some(log.into()) } }
+        Streams {
+            stdout: owned(stdout),
+            stderr: owned(stderr),
+            sink: Sink::Log { path: Some(log.into()) },
+            attach: None,
+        }
     }
 
     fn in_a_minute() -> Instant {
@@ -409,7 +440,7 @@ mod tests {
         writer(&out).write_all(b"still\n").unwrap();
         rig.finish("c");
         assert_eq!(lines(&moved), ["stdout F still"]);
-        let discard = Streams { stdout: None, stderr: None, sink: Sink::Log { path: None } };
+        let discard = Streams { stdout: None, stderr: None, sink: Sink::Log { path: None }, attach: None };
         rig.hub.open("d", discard).unwrap();
         rig.hub.reopen_log("d").unwrap();
     }
@@ -439,7 +470,9 @@ mod tests {
         let (out, err) = (rig.fifo("out"), rig.fifo("err"));
         let capture = Capture::new(100_000);
         let sink = Sink::Capture(capture.clone());
-        rig.hub.open("exec", Streams { stdout: Some(out.clone()), stderr: Some(err.clone()), sink }).unwrap();
+        rig.hub
+            .open("exec", Streams { stdout: Some(out.clone()), stderr: Some(err.clone()), sink, attach: None })
+            .unwrap();
         writer(&err).write_all(b"no line end").unwrap();
         writer(&out).write_all(&vec![b'o'; 1 << 20]).unwrap();
         assert_eq!(rig.finish("exec"), Ending::Complete);

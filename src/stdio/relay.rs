@@ -1,26 +1,27 @@
-//! The thread of the hub: owns every stream and log file, reads what is ready, and takes commands in between.
+//! The engine: owns every stream, log file and door, and handles what is ready when it is given its turn.
 //!
-//! Nothing here is shared, so there is no lock. The price: a disk on which writes hang holds up all logs and all
-//! commands. That is accepted. The containers go on as long as their pipes have room, and threads per container
-//! would cost all of them memory for a disk that is broken anyway.
+//! It has no thread of its own: in the daemon the hub's thread drives it, in a shim the shim's loop does, which watches it
+//! as one descriptor. Nothing here is shared, so there is no lock. The price: a disk on which writes hang holds up all
+//! logs and all commands. That is accepted. The containers go on as long as their pipes have room, and threads per
+//! container would cost all of them memory for a disk that is broken anyway.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::capture::Capture;
-use super::cri_log::{Lines, Source, BATCH};
-use super::log_file::LogFile;
+use super::cri_log::{Lines, Source};
+use super::door::{parts, token, Door, Reopen};
+use super::log_file::{self, LogFile};
 use super::{Ending, PIPE_BYTES};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::sys::epoll::Epoll;
-use crate::sys::eventfd::EventFd;
 
-/// The epoll token of the wake-up flag. Streams have twice their group's number plus their [`Source`].
+/// The token of a descriptor that only wakes whoever drives us.
 const WAKE: u64 = u64::MAX;
 const SOURCES: [Source; 2] = [Source::Stdout, Source::Stderr];
 /// One read; the share of a turn, so that a fast writer leaves time for the others.
@@ -28,22 +29,26 @@ const READ: usize = 64 << 10;
 /// As many reads as see the end of a pipe to which nobody writes any more, however full it was.
 const READS_TO_END: usize = PIPE_BYTES / READ + 1;
 
-/// What the callers ask of the thread. A reply that nobody waits for any more is dropped.
-pub(super) enum Command {
-    Open { key: String, fifos: [Option<File>; 2], output: Output, reply: Sender<Result<()>> },
-    LogPath { key: String, reply: Sender<Result<Option<PathBuf>>> },
-    SwitchLog { key: String, file: File, reply: Sender<Result<()>> },
-    Finish { key: String, reply: Sender<Ending> },
-    GiveUp { key: String, reply: Sender<Ending> },
-    Close { key: String, reply: Sender<()> },
-    Stop,
+/// Where output goes, opened.
+#[derive(Debug)]
+pub enum Output {
+    /// Into a CRI log file.
+    Log(LogFile),
+    /// Nowhere.
+    Discard,
+    /// Into memory.
+    Capture(Arc<Capture>),
 }
 
-/// Where the bytes go.
-pub(super) enum Output {
-    Log(LogFile),
-    Discard,
-    Capture(Arc<Capture>),
+/// What is to be relayed: everything is open already, and does not block.
+#[derive(Debug)]
+pub struct Feed {
+    /// The reading ends, by [`Source`].
+    pub streams: [Option<File>; 2],
+    /// Where the output goes.
+    pub output: Output,
+    /// Who may attach, and the input.
+    pub door: Option<Door>,
 }
 
 /// The streams of one container or exec.
@@ -52,90 +57,152 @@ struct Group {
     /// By [`Source`]; none if there never was one or it has ended.
     streams: [Option<Stream>; 2],
     output: Output,
-    /// Who waits for both to end.
-    waiting: Vec<Sender<Ending>>,
+    door: Option<Door>,
+    /// No new writer will come: to be retired as soon as both streams have ended.
+    finishing: bool,
 }
 
 struct Stream {
-    fifo: File,
+    file: File,
     lines: Lines,
 }
 
-pub(super) struct Relay {
+/// See the module.
+pub struct Relay {
     epoll: Epoll,
-    wake: Arc<EventFd>,
-    commands: Receiver<Command>,
     line_bytes: usize,
-    groups: HashMap<u64, Group>,
-    numbers: HashMap<String, u64>,
-    next: u64,
-    /// Both are for all streams: a turn leaves nothing in them.
+    groups: HashMap<u32, Group>,
+    numbers: HashMap<String, u32>,
+    next: u32,
+    /// All three are for all streams: a turn leaves nothing in them.
     input: Vec<u8>,
     batch: Vec<u8>,
+    ready: Vec<u64>,
+    /// Keys that were being finished and have ended.
+    finished: Vec<String>,
 }
 
 impl Relay {
-    pub(super) fn new(wake: Arc<EventFd>, commands: Receiver<Command>, line_bytes: usize) -> std::io::Result<Relay> {
-        let epoll = Epoll::new()?;
-        epoll.add(&*wake, WAKE)?;
-        let (groups, numbers) = (HashMap::new(), HashMap::new());
-        let (input, batch) = (vec![0; READ], Vec::with_capacity(BATCH + line_bytes));
-        Ok(Relay { epoll, wake, commands, line_bytes, groups, numbers, next: 0, input, batch })
+    /// An engine without streams. Lines of more than `line_bytes`, at least 1, are split.
+    pub fn new(line_bytes: usize) -> io::Result<Relay> {
+        Ok(Relay {
+            epoll: Epoll::new()?,
+            line_bytes,
+            groups: HashMap::new(),
+            numbers: HashMap::new(),
+            next: 0,
+            input: Vec::new(),
+            batch: Vec::new(),
+            ready: Vec::new(),
+            finished: Vec::new(),
+        })
     }
 
-    /// The body of the thread; returns after [`Command::Stop`], with everything flushed and closed.
-    pub(super) fn run(mut self) {
-        let mut ready = Vec::new();
-        'turns: loop {
-            if let Err(e) = self.epoll.wait(&mut ready) {
-                log::error!("wait for container output: {e}; no output is relayed any more");
-                break;
-            }
-            for token in &ready {
-                if *token != WAKE {
-                    self.turn(token / 2, SOURCES[(token % 2) as usize], 1);
-                    continue;
-                }
-                self.wake.clear();
-                while let Ok(command) = self.commands.try_recv() {
-                    if matches!(command, Command::Stop) {
-                        break 'turns;
-                    }
-                    self.obey(command);
-                }
-            }
-        }
-        let all: Vec<u64> = self.groups.keys().copied().collect();
-        all.into_iter().for_each(|number| self.retire(number, Ending::GivenUp));
+    /// [`Relay::turn`] returns when `flag` is readable, and says so.
+    pub fn wake_by(&self, flag: &impl AsFd) -> io::Result<()> {
+        self.epoll.add(flag, WAKE)
     }
 
-    fn obey(&mut self, command: Command) {
-        let delivered = match command {
-            Command::Open { key, fifos, output, reply } => reply.send(self.open(key, fifos, output)).is_ok(),
-            Command::LogPath { key, reply } => {
-                reply.send(self.group(&key).map(|group| group.log().map(|log| log.path().to_path_buf()))).is_ok()
-            }
-            Command::SwitchLog { key, file, reply } => {
-                let switched = self.group(&key).map(|group| group.log().map(|log| log.switch(file)));
-                reply.send(switched.map(|_| ())).is_ok()
-            }
-            Command::Finish { key, reply } => self.finish(&key, &reply),
-            Command::GiveUp { key, reply } => {
-                let number = self.numbers.get(&key).copied();
-                let ending = number.map_or(Ending::Complete, |number| self.drain(number));
-                number.into_iter().for_each(|number| self.retire(number, ending));
-                reply.send(ending).is_ok()
-            }
-            Command::Close { key, reply } => {
-                let number = self.numbers.get(&key).copied();
-                number.into_iter().for_each(|number| self.retire(number, Ending::GivenUp));
-                reply.send(()).is_ok()
-            }
-            Command::Stop => true,
-        };
-        if !delivered {
-            log::debug!("nobody waited for the answer of the stdio thread");
+    /// Begins to relay. `AlreadyExists` if `key` is open.
+    pub fn open(&mut self, key: &str, feed: Feed) -> Result<()> {
+        if self.numbers.contains_key(key) {
+            return Err(Error::new(Kind::AlreadyExists, format!("the output of {key} is open already")));
         }
+        // Used up even if this fails: a late event must not find somebody else under its number.
+        let number = self.next;
+        self.next = self.next.wrapping_add(1) % u32::MAX;
+        let Feed { streams, output, door } = feed;
+        let mut group = Group { key: key.to_owned(), streams: [None, None], output, door, finishing: false };
+        let watch = |what: &str, e| Error::caused(Kind::ResourceExhausted, format!("watch the {what} of {key}"), e);
+        for (source, file) in SOURCES.into_iter().zip(streams) {
+            let Some(file) = file else { continue };
+            self.epoll.add(&file, token(number, source as u32)).map_err(|e| watch(source.name(), e))?;
+            group.streams[source as usize] = Some(Stream { file, lines: Lines::new(self.line_bytes) });
+        }
+        if let Some(door) = &mut group.door {
+            door.watch(&self.epoll, number).map_err(|e| watch("socket", e))?;
+        }
+        self.numbers.insert(key.to_owned(), number);
+        self.groups.insert(number, group);
+        Ok(())
+    }
+
+    /// Handles what is ready, waiting for something if `wait` says so; returns whether the flag was raised. To be called
+    /// whenever the descriptor of this engine is readable.
+    pub fn turn(&mut self, wait: bool) -> io::Result<bool> {
+        let mut ready = std::mem::take(&mut self.ready);
+        match wait {
+            true => self.epoll.wait(&mut ready)?,
+            false => self.epoll.poll(&mut ready)?,
+        }
+        let mut woken = false;
+        for token in &ready {
+            match (*token, parts(*token)) {
+                (WAKE, _) => woken = true,
+                (_, (number, part)) if (part as usize) < SOURCES.len() => {
+                    self.relay(number, SOURCES[part as usize], 1);
+                }
+                (_, (number, part)) => self.visit(number, part),
+            }
+        }
+        self.ready = ready;
+        Ok(woken)
+    }
+
+    /// The path of the log; none if there is no log. `NotFound` if `key` is not open.
+    pub fn log_path(&mut self, key: &str) -> Result<Option<PathBuf>> {
+        Ok(self.group(key)?.log().map(|log| log.path().to_path_buf()))
+    }
+
+    /// Writes to `file` from now on and closes the old one. `NotFound` if `key` is not open.
+    pub fn switch_log(&mut self, key: &str, file: File) -> Result<()> {
+        if let Some(log) = self.group(key)?.log() {
+            log.switch(file);
+        }
+        Ok(())
+    }
+
+    /// No new writer will come: what has none now is at its end, which the kernel does not report if there never was
+    /// one. The others end when their writer goes; then [`Relay::take_finished`] tells. Returns whether all is over
+    /// already, as it is for a key that is not open.
+    pub fn finish(&mut self, key: &str) -> bool {
+        let Some(number) = self.numbers.get(key).copied() else { return true };
+        let over = self.drain(number) == Ending::Complete;
+        if over {
+            self.retire(number);
+        } else if let Some(group) = self.groups.get_mut(&number) {
+            group.finishing = true;
+        }
+        over
+    }
+
+    /// The keys whose finishing has come to its end since the last call.
+    pub fn take_finished(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.finished)
+    }
+
+    /// Relays what is in the pipes, then closes and forgets.
+    pub fn give_up(&mut self, key: &str) -> Ending {
+        let Some(number) = self.numbers.get(key).copied() else { return Ending::Complete };
+        let ending = self.drain(number);
+        self.retire(number);
+        ending
+    }
+
+    /// Closes without reading on, and forgets; what was read is flushed.
+    pub fn close(&mut self, key: &str) {
+        self.numbers.get(key).copied().into_iter().for_each(|number| self.retire(number));
+    }
+
+    /// As [`Relay::close`], for all.
+    pub fn close_all(&mut self) {
+        let all: Vec<u32> = self.groups.keys().copied().collect();
+        all.into_iter().for_each(|number| self.retire(number));
+    }
+
+    /// Gives the memory of the buffers back until something is read again. For a process that rests for long.
+    pub fn rest(&mut self) {
+        (self.input, self.batch, self.ready) = (Vec::new(), Vec::new(), Vec::new());
     }
 
     fn group(&mut self, key: &str) -> Result<&mut Group> {
@@ -145,43 +212,9 @@ impl Relay {
             .ok_or_else(|| Error::not_found(format!("the output of {key} is not open")))
     }
 
-    fn open(&mut self, key: String, fifos: [Option<File>; 2], output: Output) -> Result<()> {
-        if self.numbers.contains_key(&key) {
-            return Err(Error::new(Kind::AlreadyExists, format!("the output of {key} is open already")));
-        }
-        // Used up even if this fails: a late event must not find somebody else under its number.
-        let number = self.next;
-        self.next += 1;
-        let mut group = Group { key, streams: [None, None], output, waiting: Vec::new() };
-        for (source, fifo) in SOURCES.into_iter().zip(fifos) {
-            let Some(fifo) = fifo else { continue };
-            self.epoll.add(&fifo, number * 2 + source as u64).map_err(|e| {
-                Error::caused(Kind::ResourceExhausted, format!("watch the {} of {}", source.name(), group.key), e)
-            })?;
-            group.streams[source as usize] = Some(Stream { fifo, lines: Lines::new(self.line_bytes) });
-        }
-        self.numbers.insert(group.key.clone(), number);
-        self.groups.insert(number, group);
-        Ok(())
-    }
-
-    /// No new writer will come: what has none now is at its end, which the kernel does not report if there never was
-    /// one. The others end when their writer goes.
-    fn finish(&mut self, key: &str, reply: &Sender<Ending>) -> bool {
-        let Some(number) = self.numbers.get(key).copied() else {
-            return reply.send(Ending::Complete).is_ok();
-        };
-        if self.drain(number) == Ending::Complete {
-            self.retire(number, Ending::Complete);
-            return reply.send(Ending::Complete).is_ok();
-        }
-        self.groups.get_mut(&number).into_iter().for_each(|group| group.waiting.push(reply.clone()));
-        true
-    }
-
     /// Relays what is in the pipes, and says whether that was the end.
-    fn drain(&mut self, number: u64) -> Ending {
-        SOURCES.into_iter().for_each(|source| self.turn(number, source, READS_TO_END));
+    fn drain(&mut self, number: u32) -> Ending {
+        SOURCES.into_iter().for_each(|source| self.relay(number, source, READS_TO_END));
         match self.groups.get(&number) {
             Some(group) if !group.ended() => Ending::GivenUp,
             _ => Ending::Complete,
@@ -190,17 +223,23 @@ impl Relay {
 
     /// Reads from a stream at most `reads` times, until it is empty or at its end. The stream may be gone: its event
     /// can be behind the command that closed it.
-    fn turn(&mut self, number: u64, source: Source, reads: usize) {
+    fn relay(&mut self, number: u32, source: Source, reads: usize) {
+        self.input.resize(READ, 0);
         let Some(group) = self.groups.get_mut(&number) else { return };
         for _ in 0..reads {
             let Some(stream) = &mut group.streams[source as usize] else { return };
-            match stream.fifo.read(&mut self.input) {
+            match stream.file.read(&mut self.input) {
                 Ok(0) => {
                     group.end(source, &self.epoll, &mut self.batch);
                     break;
                 }
                 Ok(n) => group.relay(source, &self.input[..n], &mut self.batch),
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => break,
+                // How a terminal says that nobody has its other side open any more.
+                Err(e) if e.raw_os_error() == Some(libc::EIO) => {
+                    group.end(source, &self.epoll, &mut self.batch);
+                    break;
+                }
                 Err(e) => {
                     log::error!("{}: read {}: {e}", group.key, source.name());
                     group.end(source, &self.epoll, &mut self.batch);
@@ -208,20 +247,36 @@ impl Relay {
                 }
             }
         }
-        if group.ended() && !group.waiting.is_empty() {
-            self.retire(number, Ending::Complete);
+        if group.ended() && group.finishing {
+            let key = group.key.clone();
+            self.retire(number);
+            self.finished.push(key);
         }
     }
 
-    /// Flushes, closes and forgets a group, and tells who waited.
-    fn retire(&mut self, number: u64, ending: Ending) {
+    /// Something happened at the door.
+    fn visit(&mut self, number: u32, part: u32) {
+        self.input.resize(READ, 0);
+        let Some(group) = self.groups.get_mut(&number) else { return };
+        let asked = group.door.as_mut().and_then(|door| door.turn(part, &mut self.input, &self.epoll));
+        if let Some(Reopen(client)) = asked {
+            let outcome = group.reopen();
+            group.door.iter_mut().for_each(|door| door.answer(client, &outcome, &self.epoll));
+        }
+    }
+
+    /// Flushes, closes and forgets a group.
+    fn retire(&mut self, number: u32) {
         let Some(mut group) = self.groups.remove(&number) else { return };
         self.numbers.remove(&group.key);
         SOURCES.into_iter().for_each(|source| group.end(source, &self.epoll, &mut self.batch));
-        for waiting in std::mem::take(&mut group.waiting) {
-            // Who waited may have met its deadline meanwhile.
-            waiting.send(ending).ok();
-        }
+        group.door.into_iter().for_each(|door| door.close(&self.epoll));
+    }
+}
+
+impl AsFd for Relay {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
     }
 }
 
@@ -231,6 +286,14 @@ impl Group {
             Output::Log(log) => Some(log),
             Output::Discard | Output::Capture(_) => None,
         }
+    }
+
+    fn reopen(&mut self) -> Result<()> {
+        let key = self.key.clone();
+        let Some(log) = self.log() else { return Ok(()) };
+        let file = log_file::open(log.path()).with_context(|| format!("reopen the log of {key}"))?;
+        log.switch(file);
+        Ok(())
     }
 
     fn ended(&self) -> bool {
@@ -252,12 +315,14 @@ impl Group {
             (Output::Capture(capture), _) => capture.append(source, input),
             (Output::Discard, _) | (_, None) => {}
         }
+        // After the log, which nobody may hold up.
+        self.door.iter_mut().for_each(|door| door.tell(source, input));
     }
 
     /// Closes one stream and writes its unfinished line.
     fn end(&mut self, source: Source, epoll: &Epoll, batch: &mut Vec<u8>) {
         let Some(mut stream) = self.streams[source as usize].take() else { return };
-        if let Err(e) = epoll.remove(&stream.fifo) {
+        if let Err(e) = epoll.remove(&stream.file) {
             log::error!("{}: stop watching {}: {e}", self.key, source.name());
         }
         if let Output::Log(log) = &mut self.output {

@@ -15,6 +15,7 @@ use std::time::Instant;
 use cricket_proto::records;
 use cricket_proto::runtime::{self, ContainerConfig, LinuxContainerResources};
 
+use crate::cgroup::Meter;
 use crate::containerd::Exit;
 use crate::error::{Error, Result};
 use crate::ids::{ContainerId, SandboxId};
@@ -60,6 +61,8 @@ pub struct Container {
     pub created_at: i64,
     /// uid, gid and supplemental groups of its first process.
     pub user: (i64, i64, Vec<i64>),
+    /// Its counters, while it runs.
+    pub meter: Meter,
     inner: Mutex<Inner>,
     changed: Condvar,
 }
@@ -76,6 +79,7 @@ impl Container {
             stop_signal: record.stop_signal,
             created_at: record.created_at,
             user: (record.uid, record.gid, record.supplemental_groups.clone()),
+            meter: Meter::default(),
             inner: Mutex::new(Inner {
                 state,
                 starting: false,

@@ -48,7 +48,11 @@ pub struct NamedImage {
 /// containerd is the truth and may change while it is read. So whoever wants to write what was read takes the
 /// [`epoch`](ImageStore::epoch) first; if the store has changed by then, the write is refused: read again.
 #[derive(Debug, Default)]
-pub struct ImageStore(Mutex<Inner>);
+pub struct ImageStore {
+    inner: Mutex<Inner>,
+    /// Patterns of names whose images are pinned.
+    pins: Vec<String>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -69,6 +73,11 @@ impl ImageStore {
         Self::default()
     }
 
+    /// An empty store in which images with a name like one of `patterns` are pinned.
+    pub fn with_pins(patterns: &[String]) -> Self {
+        ImageStore { pins: patterns.to_vec(), ..Self::default() }
+    }
+
     /// Finds an image by record name, by any reference that normalises to one, by id, or by the beginning of an id
     /// (with or without `sha256:`). A name wins over an id that begins like it.
     ///
@@ -76,7 +85,7 @@ impl ImageStore {
     /// `NotFound`; `InvalidArgument` when several ids begin so.
     pub fn get(&self, text: &str) -> Result<Arc<Image>> {
         let normal = Reference::parse(text).map(|r| r.to_string()).ok();
-        let inner = self.0.lock();
+        let inner = self.inner.lock();
         let named = inner.by_name.get(text).or_else(|| inner.by_name.get(normal.as_deref()?));
         if let Some(image) = named.and_then(|name| inner.by_id.get(&name.id)) {
             return Ok(Arc::clone(image));
@@ -96,18 +105,18 @@ impl ImageStore {
 
     /// All images, in no order.
     pub fn list(&self) -> Vec<Arc<Image>> {
-        self.0.lock().by_id.values().cloned().collect()
+        self.inner.lock().by_id.values().cloned().collect()
     }
 
     /// A number that changes with every change of the store.
     pub fn epoch(&self) -> u64 {
-        self.0.lock().epoch
+        self.inner.lock().epoch
     }
 
     /// Forgets everything and takes these. `false` and nothing done if the store is past `epoch`.
     #[must_use]
     pub fn replace_all(&self, epoch: u64, named: Vec<NamedImage>) -> bool {
-        self.change(epoch, |inner| {
+        self.change(epoch, |inner, pins| {
             inner.by_id.clear();
             inner.by_name.clear();
             for NamedImage { name, pinned, image } in named {
@@ -116,7 +125,7 @@ impl ImageStore {
             }
             let ids: Vec<String> = inner.by_id.keys().cloned().collect();
             for id in ids {
-                inner.derive(&id);
+                inner.derive(&id, pins);
             }
         })
     }
@@ -125,14 +134,14 @@ impl ImageStore {
     /// `false` and nothing done if the store is past `epoch`.
     #[must_use]
     pub fn bind(&self, epoch: u64, named: NamedImage) -> bool {
-        self.change(epoch, |inner| {
+        self.change(epoch, |inner, pins| {
             let NamedImage { name, pinned, image } = named;
             let id = image.id.clone();
             inner.by_id.insert(id.clone(), Arc::new(image));
             let before = inner.by_name.insert(name, Name { id: id.clone(), pinned });
-            inner.derive(&id);
+            inner.derive(&id, pins);
             if let Some(before) = before {
-                inner.derive(&before.id);
+                inner.derive(&before.id, pins);
             }
         })
     }
@@ -140,38 +149,39 @@ impl ImageStore {
     /// Forgets a name, and its image if that was the last. `false` and nothing done if the store is past `epoch`.
     #[must_use]
     pub fn unbind(&self, epoch: u64, name: &str) -> bool {
-        self.change(epoch, |inner| {
+        self.change(epoch, |inner, pins| {
             if let Some(before) = inner.by_name.remove(name) {
-                inner.derive(&before.id);
+                inner.derive(&before.id, pins);
             }
         })
     }
 
     /// Forgets an image and all its names. Idempotent.
     pub fn remove(&self, id: &str) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         inner.epoch += 1;
         inner.by_name.retain(|_, name| name.id != id);
         inner.by_id.remove(id);
     }
 
-    fn change(&self, epoch: u64, change: impl FnOnce(&mut Inner)) -> bool {
-        let mut inner = self.0.lock();
+    fn change(&self, epoch: u64, change: impl FnOnce(&mut Inner, &[String])) -> bool {
+        let mut inner = self.inner.lock();
         if inner.epoch != epoch {
             return false;
         }
         inner.epoch += 1;
-        change(&mut inner);
+        change(&mut inner, &self.pins);
         true
     }
 }
 
 impl Inner {
     /// Brings what follows from an image's names up to date.
-    fn derive(&mut self, id: &str) {
+    fn derive(&mut self, id: &str, pins: &[String]) {
         let mine = || self.by_name.iter().filter(|(_, name)| name.id == id);
         let mut names: Vec<String> = mine().map(|(name, _)| name.clone()).collect();
-        let pinned = mine().any(|(_, name)| name.pinned);
+        let like = |name: &str| pins.iter().any(|pattern| matches(pattern, name));
+        let pinned = mine().any(|(name, record)| record.pinned || like(name));
         if names.is_empty() {
             self.by_id.remove(id);
             return;
@@ -183,6 +193,23 @@ impl Inner {
             image.pinned = pinned;
         }
     }
+}
+
+/// Whether `*` for any text makes `text` of `pattern`.
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut left) = text.strip_prefix(head) else { return false };
+    let mut parts = rest.split('*').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return left.ends_with(part);
+        }
+        match left.find(part) {
+            Some(at) => left = &left[at + part.len()..],
+            None => return false,
+        }
+    }
+    true
 }
 
 /// The references among record names: those with a tag, those with a digest. The id record is neither.
@@ -282,5 +309,23 @@ mod tests {
         assert!(!store.replace_all(epoch, vec![named("docker.io/library/app:1", 'a')]));
         assert!(store.list().is_empty());
         store.remove(&id('a'));
+    }
+
+    #[test]
+    fn patterns_of_pinned_names() {
+        for (pattern, text, expected) in [
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("*", "", true),
+            ("r.io/*", "r.io/x:1", true),
+            ("r.io/*", "q.io/x:1", false),
+            ("*/pause:*", "r.io/pause:3", true),
+            ("*/pause:*", "r.io/pausex", false),
+            ("a*a", "a", false),
+            ("a*b*c", "aXbYc", true),
+            ("a*b*c", "aXcYb", false),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
     }
 }

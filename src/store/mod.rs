@@ -7,8 +7,10 @@ mod container_state;
 pub mod fs_usage;
 pub mod image;
 pub mod index;
+pub mod pulls;
 pub mod record;
 pub mod sandbox;
+pub mod sessions;
 
 pub use container::{Container, ContainerState};
 pub use index::{Reservation, Store};

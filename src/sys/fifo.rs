@@ -43,6 +43,18 @@ pub fn open_reader(path: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// Opens the writing end; never blocks, and writes never block either. `None` when nobody reads.
+pub fn open_writer(path: &Path) -> Result<Option<File>> {
+    let doing = || format!("open fifo {}", path.display());
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    match OpenOptions::new().write(true).custom_flags(flags).open(path) {
+        Ok(file) if file.metadata().with_context(doing)?.file_type().is_fifo() => Ok(Some(file)),
+        Ok(_) => Err(Error::invalid("it is not a fifo").context(doing())),
+        Err(e) if e.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        Err(e) => Err(e).with_context(doing),
+    }
+}
+
 /// Sets how many bytes the pipe holds before its writers block; the kernel rounds up to a power of two pages. Memory
 /// is taken only while bytes wait in it.
 pub fn resize(fifo: &File, bytes: i32) -> std::io::Result<()> {
@@ -114,6 +126,18 @@ mod tests {
         assert_eq!(wait(), [1, 2]);
         assert_eq!(wait(), [1, 2], "level-triggered: reported until removed");
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_writer_needs_a_reader() {
+        let path = scratch("writer");
+        make(&path).unwrap();
+        assert!(open_writer(&path).unwrap().is_none());
+        let _reader = open_reader(&path).unwrap();
+        let mut writer = open_writer(&path).unwrap().expect("somebody reads");
+        assert_eq!(writer.write(&vec![0; 1 << 20]).unwrap(), 64 << 10, "it does not block");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(open_writer(Path::new("/dev/null")).unwrap_err().kind(), Kind::InvalidArgument);
     }
 
     #[test]

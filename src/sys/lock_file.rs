@@ -13,17 +13,28 @@ pub struct LockFile(#[allow(dead_code)] File);
 impl LockFile {
     /// Takes the lock, creating the file if need be; `None` if somebody else holds it. Does not block.
     pub fn try_take(path: &Path) -> io::Result<Option<LockFile>> {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-        loop {
-            // SAFETY: `file` owns the descriptor for the whole call.
-            if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-                return Ok(Some(LockFile(file)));
-            }
-            match io::Error::last_os_error() {
-                e if e.kind() == io::ErrorKind::Interrupted => {}
-                e if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                e => return Err(e),
-            }
+        match lock(path, libc::LOCK_EX | libc::LOCK_NB) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            taken => taken.map(Some),
+        }
+    }
+
+    /// Takes the lock, creating the file if need be. Blocks until whoever holds it lets go.
+    pub fn take(path: &Path) -> io::Result<LockFile> {
+        lock(path, libc::LOCK_EX)
+    }
+}
+
+fn lock(path: &Path, how: libc::c_int) -> io::Result<LockFile> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    loop {
+        // SAFETY: `file` owns the descriptor for the whole call.
+        if unsafe { libc::flock(file.as_raw_fd(), how) } == 0 {
+            return Ok(LockFile(file));
+        }
+        match io::Error::last_os_error() {
+            e if e.kind() == io::ErrorKind::Interrupted => {}
+            e => return Err(e),
         }
     }
 }

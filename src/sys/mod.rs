@@ -1,22 +1,35 @@
 //! The only room with `unsafe`: one file per kernel mechanism, each a small safe function over libc.
 
+#[cfg(not(cricket_shim))]
 pub mod c_core;
+pub mod descriptors;
 pub mod epoll;
 pub mod eventfd;
 pub mod fifo;
+#[cfg(not(cricket_shim))]
 pub mod grpc_deadline;
+pub mod heap;
 pub mod lock_file;
 pub mod mount;
 pub mod namespace;
 pub mod net;
 pub mod notify;
+pub mod poll;
 pub mod process;
 pub mod reap;
+pub mod rootfs;
+pub mod seqpacket;
+pub mod session;
 pub mod signal;
+pub mod signal_fd;
 pub mod socket;
+pub mod stack;
+pub mod terminal;
 pub mod thread;
 pub mod userns;
 pub mod view;
+pub mod watch;
+pub mod xattr;
 
 use std::ffi::CString;
 use std::io;

@@ -24,10 +24,76 @@ pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
     mount(source, target, "", libc::MS_BIND, "")
 }
 
+/// Cuts the calling thread's mount namespace off: what is mounted in it from now on stays in it. Only in a namespace of
+/// the thread's own.
+pub(super) fn make_private() -> io::Result<()> {
+    mount(Path::new(""), Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")
+}
+
 /// A tmpfs for a pod's `/dev/shm`: world-writable with the sticky bit, no devices, no setuid, no exec.
 pub fn shm(target: &Path, size_bytes: u64) -> io::Result<()> {
     let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     mount(Path::new("shm"), target, "tmpfs", flags, &format!("mode=1777,size={size_bytes}"))
+}
+
+/// Mounts a file system as a mount table describes it: options that are flags become flags, the rest its data.
+///
+/// # Errors
+/// `InvalidInput` for an option that only mount(8) knows how to honour.
+pub fn described(kind: &str, source: &Path, target: &Path, options: &[String]) -> io::Result<()> {
+    let (mut flags, mut data) = (0, Vec::new());
+    for option in options {
+        match flag(option) {
+            Some((bits, true)) => flags |= bits,
+            Some((bits, false)) => flags &= !bits,
+            None if matches!(option.as_str(), "loop" | "uidmap" | "gidmap") || option.starts_with("loop=") => {
+                let why = format!("mount option {option} is not supported");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            }
+            // A note of one program to another.
+            None if option.starts_with("X-") || option.starts_with("x-") => {}
+            None => data.push(option.as_str()),
+        }
+    }
+    // The kernel takes flags of a bind mount only when it is mounted again.
+    let bind = flags & libc::MS_BIND != 0;
+    let first = if bind { flags & (libc::MS_BIND | libc::MS_REC) } else { flags };
+    mount(source, target, kind, first, &data.join(","))?;
+    if bind && flags & !(libc::MS_BIND | libc::MS_REC) != 0 {
+        mount(source, target, kind, flags | libc::MS_REMOUNT, "")?;
+    }
+    Ok(())
+}
+
+/// The flag that an option is, and whether it sets it.
+fn flag(option: &str) -> Option<(libc::c_ulong, bool)> {
+    Some(match option {
+        "ro" => (libc::MS_RDONLY, true),
+        "rw" => (libc::MS_RDONLY, false),
+        "bind" => (libc::MS_BIND, true),
+        "rbind" => (libc::MS_BIND | libc::MS_REC, true),
+        "nosuid" => (libc::MS_NOSUID, true),
+        "suid" => (libc::MS_NOSUID, false),
+        "nodev" => (libc::MS_NODEV, true),
+        "dev" => (libc::MS_NODEV, false),
+        "noexec" => (libc::MS_NOEXEC, true),
+        "exec" => (libc::MS_NOEXEC, false),
+        "sync" => (libc::MS_SYNCHRONOUS, true),
+        "async" => (libc::MS_SYNCHRONOUS, false),
+        "dirsync" => (libc::MS_DIRSYNC, true),
+        "mand" => (libc::MS_MANDLOCK, true),
+        "nomand" => (libc::MS_MANDLOCK, false),
+        "noatime" => (libc::MS_NOATIME, true),
+        "atime" => (libc::MS_NOATIME, false),
+        "nodiratime" => (libc::MS_NODIRATIME, true),
+        "diratime" => (libc::MS_NODIRATIME, false),
+        "relatime" => (libc::MS_RELATIME, true),
+        "norelatime" => (libc::MS_RELATIME, false),
+        "strictatime" => (libc::MS_STRICTATIME, true),
+        "nostrictatime" => (libc::MS_STRICTATIME, false),
+        "defaults" => (0, true),
+        _ => return None,
+    })
 }
 
 /// Detaches everything mounted on `target`. Nothing there is success.
@@ -86,6 +152,21 @@ mod tests {
     fn detaching_what_is_not_mounted_is_success() {
         assert!(detach(Path::new("/etc/hostname")).is_ok());
         assert!(detach(Path::new("/does/not/exist")).is_ok());
+    }
+
+    #[test]
+    fn flags_are_told_from_data_and_what_only_a_program_can_do_is_refused() {
+        let dir = std::env::temp_dir().join(format!("cricket-mount-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let options = ["ro", "nosuid", "X-mount.note", "size=64k"].map(str::to_owned);
+        described("tmpfs", Path::new("none"), &dir, &options).unwrap();
+        let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let line = table.lines().find(|line| line.contains(&dir.display().to_string())).unwrap();
+        assert!(line.contains("ro,nosuid") && line.contains("size=64k"), "{line}");
+        detach(&dir).unwrap();
+        let refused = described("ext4", Path::new("/x"), &dir, &["loop".to_owned()]).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+        std::fs::remove_dir(&dir).unwrap();
     }
 
     #[test]

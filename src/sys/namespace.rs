@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use super::check;
@@ -88,6 +89,24 @@ pub fn unpin(path: &Path) -> Result<()> {
         return Ok(());
     }
     std::fs::remove_file(path).or_gone().with_context(|| format!("remove {}", path.display()))
+}
+
+/// Runs `work` in the pinned network namespace at `path`. On a thread of its own: `setns` changes the calling one for good.
+/// Sockets that it makes stay in that namespace, whoever uses them later.
+///
+/// # Errors
+/// `FailedPrecondition` when there is no namespace at `path`.
+pub fn within<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    if !mount::is_namespace(path) {
+        return Err(Error::precondition(format!("there is no network namespace at {}", path.display())));
+    }
+    let netns = std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
+    on_thread("setns", || {
+        // SAFETY: setns takes a descriptor, open for the length of the call, and a flag; it affects this thread, which
+        // ends below.
+        check(unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) }).context("enter the network namespace")?;
+        work()
+    })
 }
 
 /// Runs `work` on a new named thread and waits for it.

@@ -1,6 +1,7 @@
-//! Network interfaces of the calling thread's network namespace.
+//! Network interfaces and sockets of the calling thread's network namespace.
 
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::check;
@@ -22,6 +23,58 @@ pub fn loopback_up() -> io::Result<()> {
     unsafe { request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short };
     // SAFETY: SIOCSIFFLAGS reads name and flags of `request`.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw mut request) }).map(drop)
+}
+
+/// Which of the two internet protocols.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// 127.0.0.1
+    V4,
+    /// ::1
+    V6,
+}
+
+/// A TCP socket that is not connected yet; nothing done with it blocks. It stays in this thread's network namespace.
+pub fn tcp_socket(family: Family) -> io::Result<TcpStream> {
+    let domain = match family {
+        Family::V4 => libc::AF_INET,
+        Family::V6 => libc::AF_INET6,
+    };
+    // SAFETY: socket takes integers only.
+    let fd = check(unsafe { libc::socket(domain, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) })?;
+    // SAFETY: the descriptor was just made and has no other owner.
+    Ok(unsafe { TcpStream::from_raw_fd(fd) })
+}
+
+/// Begins to connect a socket of [`tcp_socket`] to this port of its namespace's loopback. How it went shows when the
+/// socket is writable: [`TcpStream::take_error`].
+pub fn connect_loopback(socket: &TcpStream, family: Family, port: u16) -> io::Result<()> {
+    let done = match family {
+        Family::V4 => {
+            // SAFETY: all zeroes are a valid sockaddr_in.
+            let mut to: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+            to.sin_family = libc::AF_INET as libc::sa_family_t;
+            to.sin_port = port.to_be();
+            to.sin_addr.s_addr = u32::from(std::net::Ipv4Addr::LOCALHOST).to_be();
+            let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+            // SAFETY: `to` is a sockaddr_in of `length` bytes that outlives the call.
+            unsafe { libc::connect(socket.as_raw_fd(), (&raw const to).cast(), length) }
+        }
+        Family::V6 => {
+            // SAFETY: all zeroes are a valid sockaddr_in6.
+            let mut to: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
+            to.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+            to.sin6_port = port.to_be();
+            to.sin6_addr.s6_addr = std::net::Ipv6Addr::LOCALHOST.octets();
+            let length = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+            // SAFETY: `to` is a sockaddr_in6 of `length` bytes that outlives the call.
+            unsafe { libc::connect(socket.as_raw_fd(), (&raw const to).cast(), length) }
+        }
+    };
+    match check(done) {
+        Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 #[cfg(test)]

@@ -17,9 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cricket::call::Call;
+use cricket::config::{Config, Overrides, RUNC};
 use cricket::containerd::fake::Fake;
 use cricket::containerd::{Any, Client, Containerd, Labels, SnapshotRef};
 use cricket::error::{Kind, Result};
+use cricket::shipped::Shipped;
 use support::PrivateContainerd;
 
 /// A containerd under test.
@@ -29,18 +31,36 @@ struct World {
     call: Call,
     /// Shim options: the real runc keeps its state in a directory of the test's own.
     options: Option<Any>,
+    /// containerd's name for the shim.
+    runtime: String,
 }
 
 impl World {
     fn fake() -> Self {
         let fake = Fake::new();
-        World { containerd: Arc::new(fake.clone()), fake: Some(fake), call: patience(), options: None }
+        World {
+            containerd: Arc::new(fake.clone()),
+            fake: Some(fake),
+            call: patience(),
+            options: None,
+            runtime: RUNC.to_owned(),
+        }
+    }
+
+    /// The same with our own shim.
+    fn ours(private: &PrivateContainerd) -> Self {
+        let shipped = Shipped::new(private.dir().join("shim"), private.socket().into());
+        let config = Config::parse("[runtime.runc]\nshim = \"cricket\"", Overrides::default()).expect("valid");
+        let runtime = shipped.runtime_type(&config.runtimes["runc"]).expect("containerd can run it");
+        World { runtime, ..World::real(private) }
     }
 
     fn real(private: &PrivateContainerd) -> Self {
         let client = Client::new(&private.socket()).expect("a socket");
         client.ensure_namespace(&patience()).expect("a namespace");
-        World { containerd: Arc::new(client), fake: None, call: patience(), options: Some(private.runc_options()) }
+        let options = Some(private.runc_options());
+        let runtime = RUNC.to_owned();
+        World { containerd: Arc::new(client), fake: None, call: patience(), options, runtime }
     }
 
     /// Nothing but blobs, which only the garbage collection deletes.
@@ -96,13 +116,22 @@ macro_rules! suite {
             )+ })+
         }
 
-        /// All checks on one containerd, one after the other; every failure is reported.
         #[test]
         fn on_a_real_containerd() {
+            all_on(World::real);
+        }
+
+        #[test]
+        fn on_a_real_containerd_with_our_shim() {
+            all_on(World::ours);
+        }
+
+        /// All checks on one containerd, one after the other; every failure is reported.
+        fn all_on(make: fn(&PrivateContainerd) -> World) {
             let private = PrivateContainerd::start();
             let mut failed = Vec::new();
             $($({
-                let world = World::real(&private);
+                let world = make(&private);
                 let name = concat!(stringify!($room), "::", stringify!($check));
                 let run = || { $room::$check(&world); world.assert_empty(name) };
                 if catch_unwind(AssertUnwindSafe(run)).is_err() {

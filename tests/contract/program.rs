@@ -69,7 +69,7 @@ impl World {
         let rootfs = c.prepare_snapshot(call, &overlay(id), "", &kept()).expect("prepare");
         let record = Record {
             id: id.to_owned(),
-            runtime: "io.containerd.runc.v2".to_owned(),
+            runtime: self.runtime.clone(),
             runtime_options: self.options.clone(),
             spec: spec(id, what, namespaces).to_string().into_bytes(),
             snapshotter: "overlayfs".to_owned(),

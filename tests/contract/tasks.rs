@@ -185,7 +185,7 @@ pub fn a_snapshot_that_is_gone(world: &World) {
     let rootfs = c.prepare_snapshot(call, &overlay("gone"), "", &kept()).expect("prepare");
     let record = Record {
         id: "gone".to_owned(),
-        runtime: "io.containerd.runc.v2".to_owned(),
+        runtime: world.runtime.clone(),
         spec: b"{}".to_vec(),
         snapshotter: "overlayfs".to_owned(),
         snapshot_key: "gone".to_owned(),

@@ -11,7 +11,7 @@ use cricket_proto::runtime::{
 use super::fixture::{source, Case};
 
 /// How the input of a case is made.
-type Build = fn() -> Case;
+pub type Build = fn() -> Case;
 
 /// Name of the folder, and its input.
 pub const ALL: &[(&str, Build)] = &[

@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 
+use cricket::error::Result;
 use cricket::ids::{ContainerId, SandboxId};
+use cricket::oci::accounts::Accounts;
+use cricket::oci::base;
 use cricket::oci::capabilities::CapSet;
 use cricket::oci::container::{self, Input};
 use cricket::oci::facts::{
-    CgroupMode, DeviceEdits, DeviceFacts, HandlerFacts, HostFacts, ImageFacts, MountSource, Namespaces, SandboxFiles,
+    Arch, CgroupMode, DeviceEdits, DeviceFacts, HandlerFacts, HostFacts, ImageFacts, MountSource, Namespaces, Profiles,
+    SandboxFiles,
 };
 use cricket::oci::user::{self, User};
 use cricket::oci::Request;
@@ -15,6 +19,7 @@ use cricket_proto::runtime::{
     NamespaceMode, PodSandboxConfig,
 };
 use oci_spec::runtime::Spec;
+use serde_json::Value;
 
 /// Everything that goes into one spec.
 pub struct Case {
@@ -31,6 +36,9 @@ pub struct Case {
     pub mounts: Vec<MountSource>,
     pub devices: Vec<DeviceFacts>,
     pub edits: DeviceEdits,
+    pub accounts: Accounts,
+    pub profiles: Profiles,
+    pub base: Option<Value>,
 }
 
 impl Case {
@@ -60,6 +68,8 @@ impl Case {
                 swap: true,
                 capabilities: CapSet::from_bits(u64::MAX),
                 seccomp: true,
+                arch: Arch::X86_64,
+                kernel: (6, 1),
                 ..Default::default()
             },
             handler: HandlerFacts::default(),
@@ -80,6 +90,9 @@ impl Case {
             mounts: vec![],
             devices: vec![],
             edits: DeviceEdits::default(),
+            accounts: Accounts::default(),
+            profiles: Profiles::default(),
+            base: None,
         };
         case.modes(NamespaceMode::POD, NamespaceMode::CONTAINER, NamespaceMode::POD);
         case
@@ -126,9 +139,18 @@ impl Case {
         }
     }
 
+    /// The spec as it is stored, a base below it.
+    pub fn json(&self) -> Value {
+        let bytes = base::complete(&self.spec(), self.base.as_ref(), &self.request()).expect("a case is valid");
+        serde_json::from_slice(&bytes).expect("JSON")
+    }
+
     pub fn spec(&self) -> Spec {
-        let user: User =
-            user::wanted(&self.config, &self.image).and_then(|w| w.by_number()).expect("a case uses numeric ids");
+        self.try_spec().expect("a case is valid")
+    }
+
+    pub fn try_spec(&self) -> Result<Spec> {
+        let user: User = user::wanted(&self.config, &self.image)?.resolve(&self.accounts)?;
         container::spec(&Input {
             request: self.request(),
             id: &self.id,
@@ -140,8 +162,8 @@ impl Case {
             mounts: &self.mounts,
             devices: &self.devices,
             edits: &self.edits,
+            profiles: &self.profiles,
         })
-        .expect("a case is valid")
     }
 }
 

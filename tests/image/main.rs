@@ -2,6 +2,8 @@
 //! collection agrees.
 
 mod archives;
+mod pull;
+mod registry;
 #[path = "../support/containerd.rs"]
 mod support;
 

@@ -13,6 +13,8 @@ mod cri;
 mod elf;
 #[path = "../support/node.rs"]
 mod node;
+#[path = "../support/stream.rs"]
+mod stream;
 
 mod budget;
 mod container;
@@ -23,5 +25,9 @@ mod logs;
 mod pod;
 mod process;
 mod restart;
+mod security;
 mod selftest;
 mod volumes;
+mod shim;
+mod streaming;
+mod stats;

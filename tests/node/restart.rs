@@ -101,9 +101,10 @@ fn the_daemon_is_killed_and_knows_everything_again() {
     assert_eq!(node.cri.ended(&polite).exit_code, 137);
     let status = node.cri.ended(&counting);
     assert_eq!((status.exit_code, &*status.reason, status.started_at), (0, "Completed", started_at));
-    // The shim closes its FIFO when the process has ended, and what was in it is gone if nobody had it open: with this
-    // shim the last words of a container that ends while the daemon is away are lost. What is there is not torn.
-    println!("{} lines of the log arrived in all", counted(&log));
+    // Its shim has written all of it, last words too, while the daemon was away.
+    let lines = counted(&log);
+    let text = fs::read_to_string(&log).expect("the log");
+    assert!(text.lines().last().is_some_and(|line| line.ends_with(&format!(" F end {}", lines - 1))), "{lines} lines");
 
     // One that was created before is started after; a new one joins the pod.
     node.cri.start(&never).expect("StartContainer");

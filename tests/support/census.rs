@@ -82,7 +82,7 @@ fn mounts(dir: &Path) -> Vec<String> {
 }
 
 /// The threads of a daemon that does nothing. The C core's have no names of their own, and so that of the program.
-const AT_REST: [&str; 5] = ["cri-0", "grpc-client-0", "monitor", "stdio", "worker"];
+const AT_REST: [&str; 6] = ["cri-0", "grpc-client-0", "monitor", "stdio", "streaming", "worker"];
 
 /// What a process holds: threads, and open files by kind.
 #[derive(Clone, Debug, PartialEq, Eq)]

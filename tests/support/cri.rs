@@ -105,6 +105,11 @@ impl Cri {
         self.call(&rpc::CONTAINER_STATUS, &request).expect("ContainerStatus").status.unwrap_or_default()
     }
 
+    pub fn stats(&self, id: &str) -> cri::ContainerStats {
+        let request = cri::ContainerStatsRequest { container_id: id.into(), ..Default::default() };
+        self.call(&rpc::CONTAINER_STATS, &request).expect("ContainerStats").stats.unwrap_or_default()
+    }
+
     /// The pid of a running container's first process.
     pub fn pid(&self, id: &str) -> u32 {
         let request = cri::ContainerStatusRequest { container_id: id.into(), verbose: true, ..Default::default() };

@@ -62,15 +62,24 @@ pub fn until(what: &str, mut check: impl FnMut() -> bool) {
 impl Node {
     /// A node with a daemon that serves and the shell's image.
     pub fn start() -> Node {
-        Node::with("")
+        Node::made("", "")
     }
 
     /// The same with `settings` at the top of the configuration file.
     pub fn with(settings: &str) -> Node {
+        Node::made(settings, "")
+    }
+
+    /// The same with more settings for the runtime handler.
+    pub fn start_with(handler: &str) -> Node {
+        Node::made("", handler)
+    }
+
+    fn made(settings: &str, handler: &str) -> Node {
         let mut node = Node::prepare();
-        let file = node.dir().join("cricket.toml");
-        let text = fs::read_to_string(&file).expect("the configuration");
-        fs::write(&file, format!("{settings}\n{text}")).expect("write the configuration");
+        let path = node.dir().join("cricket.toml");
+        let text = fs::read_to_string(&path).expect("readable");
+        fs::write(&path, format!("{settings}\n{text}{handler}\n")).expect("writable");
         node.start_daemon();
         node.import_shell();
         node
@@ -188,7 +197,7 @@ impl Node {
             files: vec![
                 NewFile { path: "bin/busybox", mode: 0o755, bytes: Bytes::File(busybox) },
                 inline("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/:/bin/sh\n"),
-                inline("etc/group", "root:x:0:\nweb:x:1001:\n"),
+                inline("etc/group", "root:x:0:\nweb:x:1001:\nstaff:x:50000:web\n"),
                 inline("tmp/.keep", ""),
             ],
             entrypoint: vec![BUSYBOX, "sh", "-c"],

@@ -155,7 +155,7 @@ fn image(name: &'static str) -> Bend<CreateContainerRequest> {
 }
 
 fn container_cases() -> Vec<Case<CreateContainerRequest>> {
-    use Kind::{FailedPrecondition, InvalidArgument, NotFound, Unimplemented};
+    use Kind::{FailedPrecondition, InvalidArgument, NotFound};
     fn target(id: &'static str) -> Bend<CreateContainerRequest> {
         Box::new(move |r| {
             let options = security(r).namespace_options.mut_or_insert_default();
@@ -199,7 +199,12 @@ fn container_cases() -> Vec<Case<CreateContainerRequest>> {
         ),
         ("no target", target(""), InvalidArgument, "container id is empty"),
         ("unknown target", target("0000"), NotFound, "PID namespace target"),
-        ("user by name", Box::new(|r| security(r).run_as_username = "www".into()), Unimplemented, "give numeric ids"),
+        (
+            "unknown user",
+            Box::new(|r| security(r).run_as_username = "www".into()),
+            InvalidArgument,
+            "user \"www\" is not in /etc/passwd of the image",
+        ),
         (
             "group without user",
             Box::new(|r| security(r).run_as_group.mut_or_insert_default().value = 5),
@@ -214,16 +219,28 @@ fn confinement_cases() -> Vec<Case<CreateContainerRequest>> {
     use Kind::{InvalidArgument, Unimplemented};
     vec![
         (
-            "seccomp",
-            Box::new(|r| security(r).seccomp = profile(ProfileType::RuntimeDefault, "")),
-            Unimplemented,
-            "only Unconfined is",
+            "seccomp file that is not there",
+            Box::new(|r| security(r).seccomp = profile(ProfileType::Localhost, "/no/such/profile.json")),
+            InvalidArgument,
+            "seccomp profile /no/such/profile.json",
         ),
         (
-            "seccomp file",
-            Box::new(|r| security(r).seccomp = profile(ProfileType::Localhost, "/p.json")),
-            Unimplemented,
-            "only Unconfined is",
+            "seccomp file that is no profile",
+            Box::new(|r| security(r).seccomp = profile(ProfileType::Localhost, "/proc/version")),
+            InvalidArgument,
+            "seccomp profile /proc/version: not a profile",
+        ),
+        (
+            "seccomp file by a relative path",
+            Box::new(|r| security(r).seccomp = profile(ProfileType::Localhost, "p.json")),
+            InvalidArgument,
+            "is not an absolute path",
+        ),
+        (
+            "RuntimeDefault of a file",
+            Box::new(|r| security(r).seccomp = profile(ProfileType::RuntimeDefault, "/p.json")),
+            InvalidArgument,
+            "localhost_ref without the profile type Localhost",
         ),
         (
             "privileged in a pod that is not",

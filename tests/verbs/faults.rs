@@ -41,7 +41,7 @@ fn every_fault<S>(
 }
 
 /// What was created is gone again, and the same request works.
-fn creates_all_or_nothing<S>(prepare: impl Fn(&World) -> S, verb: impl Fn(&World, &S) -> Result<()>) -> usize {
+pub fn creates_all_or_nothing<S>(prepare: impl Fn(&World) -> S, verb: impl Fn(&World, &S) -> Result<()>) -> usize {
     let before = |world: &World| {
         let subject = prepare(world);
         (world.leftovers(), subject)

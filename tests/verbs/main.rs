@@ -15,6 +15,8 @@ mod process;
 mod races;
 mod requests;
 mod restart;
+mod sessions;
+mod stats;
 mod stop;
 mod update;
 mod users;

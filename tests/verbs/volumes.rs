@@ -35,7 +35,7 @@ fn place(world: &World, pod: &str) -> PathBuf {
 fn content(world: &World, pod: &str) -> PathBuf {
     let place = place(world, pod);
     let name = place.file_name().expect("a name").to_string_lossy().into_owned();
-    world.dir.path().join(format!("containerd/overlayfs/volume-{pod}-{name}"))
+    world.dir.path().join(format!("snapshots/overlayfs/volume-{pod}-{name}"))
 }
 
 /// The source of the mount on `/content` in a container's spec.

@@ -10,7 +10,7 @@ use cricket::call::Call;
 use cricket::config::{Config, Overrides};
 use cricket::containerd::fake::Fake;
 use cricket::error::{Error, Kind, Result};
-use cricket::host::Host;
+use cricket::host::{base_spec, Host};
 use cricket::ids::random_hex;
 use cricket::image::build::{self, Bytes, NewFile, NewImage};
 use cricket::image::{import, Images};
@@ -67,9 +67,9 @@ impl World {
             cni.settings()
         );
         let config = Config::parse(&text, Overrides::default()).expect("a valid configuration");
-        // Views of snapshots are mounted: they must be there.
-        fs::create_dir(dir.path().join("containerd")).expect("make a directory");
-        let fake = Fake::in_dir(&dir.path().join("containerd"));
+        let snapshots = dir.path().join("snapshots");
+        fs::create_dir(&snapshots).expect("make the directory of the snapshots");
+        let fake = Fake::in_dir(&snapshots);
         // Whose namespaces can be pinned.
         fake.tasks_are(std::process::id());
         import_image(&fake, dir.path());
@@ -86,7 +86,8 @@ impl World {
         let hub = Hub::start(Limits { line_bytes: self.config.log_line_bytes }).expect("a hub");
         let host = Host::read().expect("facts of this host");
         let containerd = Arc::new(self.fake.clone());
-        let rt = Arc::new(Runtime::new(Parts { config: self.config.clone(), host, containerd, hub }));
+        let base_specs = base_spec::read_all(&self.config).expect("base specs");
+        let rt = Arc::new(Runtime::new(Parts { config: self.config.clone(), host, containerd, hub, base_specs }));
         let monitor = Monitor::start(rt.clone()).expect("a monitor");
         eventually("the runtime is ready", || rt.not_ready().is_none());
         self.running = Some(Running { rt, monitor });

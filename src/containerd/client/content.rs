@@ -16,11 +16,11 @@ use protobuf::MessageField;
 use super::convert::{descriptor_out, labels_out, mask, mount_out, size_in, size_out};
 use super::Client;
 use crate::call::Call;
-use crate::containerd::{Content, Descriptor, Labels, Mount};
+use crate::containerd::{Content, Descriptor, Labels, Mount, Source};
 use crate::error::{Context, Error, Kind, Result};
 
 /// What one message carries; far below what containerd takes, and all the memory a write needs.
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 256 << 10;
 
 pub(super) fn info(client: &Client, call: &Call, digest: &str) -> Result<Content> {
     let request = InfoRequest { digest: digest.to_owned(), ..InfoRequest::default() };
@@ -55,7 +55,13 @@ pub(super) fn label(client: &Client, call: &Call, digest: &str, labels: &Labels)
     client.quick(call, &content::UPDATE, &request).map(drop)
 }
 
-pub(super) fn write(client: &Client, call: &Call, reference: &str, blob: &Content, from: &mut dyn Read) -> Result<()> {
+pub(super) fn write(
+    client: &Client,
+    call: &Call,
+    reference: &str,
+    blob: &Content,
+    from: &mut dyn Source,
+) -> Result<()> {
     let written = Ingest::open(client, call, reference, blob).and_then(|ingest| ingest.fill(from));
     match written {
         Err(e) if e.kind() == Kind::AlreadyExists => label(client, call, &blob.digest, &blob.labels),
@@ -93,17 +99,21 @@ impl<'a> Ingest<'a> {
     }
 
     /// Writes what is missing of the blob and commits it.
-    fn fill(mut self, from: &mut dyn Read) -> Result<()> {
+    fn fill(mut self, from: &mut dyn Source) -> Result<()> {
         let mut offset = self.exchange(WriteContentRequest::new())?.offset;
-        let skipped = io::copy(&mut from.take(size_in(offset)), &mut io::sink()).context("read the source")?;
-        if skipped < size_in(offset) || offset > self.total {
-            // FailedPrecondition, so that this ingest is dropped.
-            return Err(Error::precondition(format!("an earlier attempt left {offset} bytes, which are too many")));
+        // FailedPrecondition, so that this ingest is dropped.
+        let too_many = || Error::precondition(format!("an earlier attempt left {offset} bytes, which are too many"));
+        if offset > self.total {
+            return Err(too_many());
         }
+        let mut from = match from.after(size_in(offset)) {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(too_many()),
+            from => from.context("read the source")?,
+        };
         let mut chunk = vec![0; CHUNK_BYTES];
         while offset < self.total {
             let want = CHUNK_BYTES.min(usize::try_from(self.total - offset).unwrap_or(CHUNK_BYTES));
-            let got = read_some(from, &mut chunk[..want]).context("read the source")?;
+            let got = read_some(&mut *from, &mut chunk[..want]).context("read the source")?;
             if got == 0 {
                 return Err(Error::new(
                     Kind::Unknown,

@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::state::{check_labels, Blob, Ingest, State};
 use crate::call::Call;
-use crate::containerd::{Content, Descriptor, Labels, Mount};
+use crate::containerd::{Content, Descriptor, Labels, Mount, Source};
 use crate::error::{Error, Kind, Result};
 use crate::sync::Mutex;
 
@@ -67,7 +67,7 @@ pub(super) fn write(
     call: &Call,
     reference: &str,
     blob: &Content,
-    from: &mut dyn Read,
+    from: &mut dyn Source,
 ) -> Result<()> {
     let offset = {
         let mut state = state.lock();
@@ -85,11 +85,14 @@ pub(super) fn write(
         let begun = Ingest { leased: call.lease().is_some(), ..Ingest::default() };
         state.ingests.entry(reference.to_owned()).or_insert(begun).data.len()
     };
-    let mut all = Vec::new();
-    let read = from.take(blob.size_bytes).read_to_end(&mut all);
+    let mut rest = Vec::new();
+    let read = from.after(offset as u64).and_then(|source| {
+        let wanted = blob.size_bytes.saturating_sub(offset as u64);
+        source.take(wanted).read_to_end(&mut rest)
+    });
     let mut state = state.lock();
     if let Some(ingest) = state.ingests.get_mut(reference) {
-        ingest.data.extend_from_slice(all.get(offset..).unwrap_or_default());
+        ingest.data.extend_from_slice(&rest);
     }
     let got = state.ingests.get(reference).map_or(0, |ingest| ingest.data.len()) as u64;
     match read {

@@ -2,6 +2,7 @@
 
 use super::entries::Entries;
 use super::{document, saved, Archived};
+use crate::containerd::Descriptor;
 use crate::error::{Error, Kind, Result};
 use crate::image::document::{json, Link};
 use crate::image::platform::Platform;
@@ -24,8 +25,8 @@ struct Index {
 struct LayoutBlobs<'a>(&'a Entries);
 
 impl Blobs for LayoutBlobs<'_> {
-    fn document(&self, digest: &str) -> Result<Vec<u8>> {
-        document(self.0, &path(digest))
+    fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        document(self.0, &path(&descriptor.digest))
     }
 }
 

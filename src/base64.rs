@@ -1,4 +1,4 @@
-//! Bytes as standard base64 in JSON, the way Go writes a `[]byte`.
+//! Standard base64: bytes in JSON the way Go writes a `[]byte`, and what HTTP headers want.
 
 use serde::{Deserialize, Deserializer, Serializer};
 
@@ -15,7 +15,8 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>
     decode(&text).ok_or_else(|| serde::de::Error::custom("not base64"))
 }
 
-fn encode(bytes: &[u8]) -> String {
+/// Padded standard base64.
+pub fn encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
         let byte = |i: usize| u32::from(chunk.get(i).copied().unwrap_or(0));
@@ -29,7 +30,7 @@ fn encode(bytes: &[u8]) -> String {
 }
 
 /// The bytes, or `None` for anything but padded standard base64.
-fn decode(text: &str) -> Option<Vec<u8>> {
+pub fn decode(text: &str) -> Option<Vec<u8>> {
     let text = text.as_bytes();
     if text.len() % 4 != 0 {
         return None;

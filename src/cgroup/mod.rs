@@ -1,5 +1,12 @@
 //! Control groups of a running process: where they are, and what their files say.
 
+mod groups;
+mod meter;
+mod usage;
+
+pub use meter::{Meter, Reading};
+pub use usage::{Memory, Pressure, Stall, Swap, Usage};
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,174 @@
+//! The layers of one pull, fetched by threads that all pulls share.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+
+use super::origin::{self, FromRegistry, Remote};
+use super::{Puller, Report, Step};
+use crate::call::{Call, Watch};
+use crate::containerd::{Containerd, Content, Descriptor, Labels};
+use crate::error::{Context, Error, Result};
+use crate::image::resolve::Resolved;
+use crate::registry::Session;
+use crate::store::pulls::Pulls;
+use crate::sync::{Condvar, Mutex};
+
+/// Layers on their way.
+pub(super) struct Job {
+    shared: Arc<Shared>,
+    _watch: Watch,
+}
+
+struct Shared {
+    containerd: Arc<dyn Containerd>,
+    pulls: Arc<Pulls>,
+    session: Arc<Session>,
+    call: Call,
+    labels: Labels,
+    report: Report,
+    wrote: Arc<AtomicBool>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// By layer: it is here.
+    here: Vec<bool>,
+    running: usize,
+    /// What is still queued does nothing any more.
+    over: bool,
+    failed: Option<Error>,
+}
+
+impl Job {
+    /// Queues all layers but the lowest `skipped`. Does not block.
+    pub(super) fn start(
+        puller: &Puller<'_>,
+        (call, session): (Call, Arc<Session>),
+        image: &Resolved,
+        labels: &Labels,
+        skipped: usize,
+        wrote: Arc<AtomicBool>,
+    ) -> Self {
+        let here = (0..image.layers.len()).map(|n| n < skipped).collect();
+        let shared = Arc::new(Shared {
+            containerd: puller.containerd.clone(),
+            pulls: puller.pulls.clone(),
+            session,
+            call,
+            labels: labels.clone(),
+            report: puller.report.clone(),
+            wrote,
+            state: Mutex::new(State { here, ..State::default() }),
+            changed: Condvar::new(),
+        });
+        for (n, layer) in image.layers.iter().enumerate().skip(skipped) {
+            let (own, descriptor) = (shared.clone(), layer.descriptor.clone());
+            if let Err(e) = puller.pulls.fetchers.submit("fetch", move || own.run(n, descriptor)) {
+                shared.fail(e);
+            }
+        }
+        let own = Arc::downgrade(&shared);
+        let watch = shared.call.on_cancel(move || {
+            if let Some(shared) = own.upgrade() {
+                // With the lock, or it may come between a waiter's look and its sleep.
+                drop(shared.state.lock());
+                shared.changed.notify_all();
+            }
+        });
+        Job { shared, _watch: watch }
+    }
+
+    /// Blocks until a layer is here.
+    ///
+    /// # Errors
+    /// As soon as any layer cannot be had; [`Job::end`] knows why.
+    pub(super) fn await_layer(&self, n: usize) -> Result<()> {
+        let mut state = self.shared.state.lock();
+        loop {
+            if state.here.get(n) == Some(&true) {
+                return Ok(());
+            }
+            self.shared.call.check()?;
+            state = self.shared.changed.wait_until(state, self.shared.call.deadline());
+        }
+    }
+
+    /// Ends it and returns what made a layer fail. Blocks until no thread works for it; unless all went well, they are
+    /// broken off.
+    pub(super) fn end(self, well: bool) -> Option<Error> {
+        let failed = self.shared.state.lock().failed.take();
+        if !well {
+            self.shared.call.cancel();
+        }
+        let mut state = self.shared.state.lock();
+        state.over = true;
+        while state.running > 0 {
+            state = self.shared.changed.wait(state);
+        }
+        // What they say of being broken off is no news.
+        failed
+    }
+}
+
+impl Shared {
+    /// One layer, on a thread of the pool.
+    fn run(&self, n: usize, layer: Descriptor) {
+        {
+            let mut state = self.state.lock();
+            if state.over || self.call.check().is_err() {
+                return;
+            }
+            state.running += 1;
+        }
+        // Also when it panics.
+        let _running = Running(self);
+        match self.fetch(n, &layer).with_context(|| format!("layer {}", layer.digest)) {
+            Ok(()) => {
+                (self.report)(Step::Fetched { layer: n });
+                if let Some(here) = self.state.lock().here.get_mut(n) {
+                    *here = true;
+                }
+            }
+            Err(e) => self.fail(e),
+        }
+    }
+
+    fn fetch(&self, n: usize, layer: &Descriptor) -> Result<()> {
+        // Whatever waits in it is woken by itself.
+        let (call, _watch) = self.call.branch();
+        let _turn = self.pulls.blobs.take(&call, &layer.digest)?;
+        let content =
+            Content { digest: layer.digest.clone(), size_bytes: layer.size_bytes, labels: self.labels.clone() };
+        let (session, report) = (self.session.clone(), self.report.clone());
+        let mut source = Remote::new(session, layer.clone(), n, report, self.wrote.clone());
+        // The name that containerd's own tools use: what one of them has begun is gone on with.
+        let reference = format!("layer-{}", layer.digest);
+        let written = origin::write(&*self.containerd, &call, &reference, &content, &mut source);
+        match source.failure() {
+            Some(e) => Err(e).for_registry(),
+            None => written,
+        }
+    }
+
+    /// The first failure ends all.
+    fn fail(&self, e: Error) {
+        {
+            let mut state = self.state.lock();
+            state.failed.get_or_insert(e);
+        }
+        self.call.cancel();
+        self.changed.notify_all();
+    }
+}
+
+/// A thread at work.
+struct Running<'a>(&'a Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().running -= 1;
+        self.0.changed.notify_all();
+    }
+}

@@ -1,0 +1,226 @@
+//! PullImage: from a registry into containerd, one mechanism for the daemon and for `cricket pull`.
+//!
+//! ```text
+//! lease → resolve → documents → layers, a few at a time ──┐
+//!                                lowest first: unpack ◀───┘ → records → lease gone
+//! ```
+//!
+//! What an attempt that failed on its way here has fetched stays under its lease, and the next one goes on from there.
+
+mod job;
+mod lease;
+mod origin;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use super::document;
+use super::platform;
+use super::publish::{publish, records};
+use super::resolve::{self, Resolved};
+use super::unpack::{exists, extract};
+use super::{digest, labels, load, Images};
+use crate::call::Call;
+use crate::containerd::{Containerd, Content, Descriptor, Labels, SnapshotRef};
+use crate::error::{Context, Error, Kind, Result};
+use crate::reference::Reference;
+use crate::registry::{Credentials, Options, Session};
+use crate::store::image::ImageStore;
+use crate::store::pulls::Pulls;
+
+use job::Job;
+use origin::{surface, FromRegistry, Origin};
+
+/// Larger manifests are refused, as registries do.
+const MANIFEST_BYTES: u64 = 4 << 20;
+
+/// How a pull is getting on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// What is to be fetched: digests and sizes of the layers.
+    Resolved(Vec<(String, u64)>),
+    /// So many bytes of a layer are here.
+    Fetching {
+        /// Which, from the lowest.
+        layer: usize,
+        /// Of its size.
+        bytes: u64,
+    },
+    /// A layer is here.
+    Fetched {
+        /// Which, from the lowest.
+        layer: usize,
+    },
+    /// A layer is unpacked.
+    Unpacked {
+        /// Which, from the lowest.
+        layer: usize,
+    },
+}
+
+/// Who wants to know. Called from several threads; must not block.
+pub type Report = Arc<dyn Fn(Step) + Send + Sync>;
+
+/// What a pull works on.
+#[derive(Clone)]
+pub struct Puller<'a> {
+    /// Where images are kept.
+    pub containerd: Arc<dyn Containerd>,
+    /// What is known of them.
+    pub store: &'a ImageStore,
+    /// Where to unpack.
+    pub snapshotter: &'a str,
+    /// Other pulls of this process.
+    pub pulls: &'a Arc<Pulls>,
+    /// How to reach registries.
+    pub options: &'a Options,
+    /// containerd may drop layers once they are unpacked.
+    pub discard_unpacked_layers: bool,
+    /// Go on from earlier attempts at the same image, and leave one to go on from: for the daemon, of which there is one.
+    pub sole: bool,
+    /// Who wants to know how it is getting on.
+    pub report: Report,
+}
+
+impl Puller<'_> {
+    /// Pulls an image and returns its id. Blocks. Equal pulls at the same time are one; what is here already is not
+    /// fetched again.
+    ///
+    /// # Errors
+    /// `NotFound`; `PermissionDenied`; `FailedPrecondition` if there is nothing for this platform; `InvalidArgument` for
+    /// content that is not what it should be; `Unknown` with a message that begins with `RegistryUnavailable` when no
+    /// registry can be reached, which is what the kubelet wants to read.
+    pub fn pull(&self, call: &Call, reference: &Reference, credentials: &Credentials) -> Result<String> {
+        let key = (reference.to_string(), self.snapshotter.to_owned(), credentials.clone());
+        let work = || lease::held(self, call, reference, |call| self.fetch(call, reference, credentials));
+        let pulled = self.pulls.whole.join(call, &key, || work().map_err(|e| surface(e, reference)));
+        // A client whose time is up hears that, whatever it was that ended so.
+        pulled.map_err(|e| call.check().err().unwrap_or(e))
+    }
+
+    /// The pull itself. `call` has the lease.
+    fn fetch(&self, call: &lease::Leased, reference: &Reference, credentials: &Credentials) -> Result<String> {
+        // Of its own, so that the failure of one thread ends the others.
+        let (own, _watch) = call.call.branch();
+        let session = Arc::new(Session::open(self.options, reference, credentials, &own).for_registry()?);
+        let image = self.resolve(&own, reference, &session)?;
+        log::debug!("{reference} is image {}, {} layers", image.config.digest, image.layers.len());
+        let layers = image.layers.iter().map(|layer| (layer.descriptor.digest.clone(), layer.descriptor.size_bytes));
+        (self.report)(Step::Resolved(layers.collect()));
+        let source = labels::of_source(reference.domain(), reference.path());
+        self.write_documents(&own, &image, &source)?;
+        let skipped = self.unneeded(&own, &image)?;
+        let job = Job::start(self, (own.clone(), session), &image, &source, skipped, call.wrote.clone());
+        let done = self.unpack(&own, &image, &job);
+        // Nothing may be written any more when the lease goes.
+        let failed = job.end(done.is_ok());
+        // What made a thread fail is the reason, not that the others were stopped for it.
+        failed.map_or(done, Err)?;
+        call.call.check()?;
+        let records = records(std::slice::from_ref(reference), &image);
+        publish(&self.images(), &call.call, &records)?;
+        load::refresh_records(&self.images(), &call.call, &records);
+        Ok(image.config.digest)
+    }
+
+    fn resolve(&self, call: &Call, reference: &Reference, session: &Session) -> Result<Resolved> {
+        let found = session.resolve(reference, MANIFEST_BYTES).for_registry()?;
+        let (found_digest, bytes) = match (found.digest, found.bytes) {
+            (Some(digest), bytes) => (digest, bytes),
+            (None, Some(bytes)) => (digest::of(&bytes), Some(bytes)),
+            (None, None) => return Err(Error::internal("the registry was asked for nothing")),
+        };
+        let target = Descriptor {
+            media_type: found.media_type,
+            digest: found_digest,
+            size_bytes: found.size_bytes.unwrap_or_default(),
+            annotations: Labels::new(),
+        };
+        if target.size_bytes > MANIFEST_BYTES {
+            return Err(Error::invalid(format!("its manifest has {} bytes: too many", target.size_bytes)));
+        }
+        let first = bytes.map(|bytes| (target.digest.clone(), bytes));
+        resolve::resolve(&Origin { containerd: &*self.containerd, call, session, first }, &target, &platform::host())
+    }
+
+    /// Configuration, manifest and indexes, with the labels that keep what they refer to.
+    fn write_documents(&self, call: &Call, image: &Resolved, source: &Labels) -> Result<()> {
+        let mut config_labels = labels::of_config(self.snapshotter, &image.chain_id());
+        config_labels.extend(source.clone());
+        self.write_document(call, &image.config, &image.config_bytes, config_labels)?;
+        for document in image.documents.iter().rev() {
+            let mut all = document.labels.clone();
+            all.extend(source.clone());
+            if self.discard_unpacked_layers {
+                all.retain(|key, _| !labels::is_of_layer(key));
+            }
+            self.write_document(call, &document.descriptor, &document.bytes, all)?;
+        }
+        Ok(())
+    }
+
+    fn write_document(&self, call: &Call, to: &Descriptor, bytes: &[u8], labels: Labels) -> Result<()> {
+        let content = Content { digest: to.digest.clone(), size_bytes: to.size_bytes, labels };
+        let reference = format!("document-{}", to.digest);
+        // Two images may share a configuration, and containerd takes one writer of a blob at a time.
+        let _turn = self.pulls.blobs.take(call, &to.digest)?;
+        origin::write(&*self.containerd, call, &reference, &content, &mut &bytes[..])
+            .with_context(|| format!("document {}", to.digest))
+    }
+
+    /// How many layers, from the lowest, need not be fetched: they are unpacked, and would be dropped.
+    fn unneeded(&self, call: &Call, image: &Resolved) -> Result<usize> {
+        if !self.discard_unpacked_layers {
+            return Ok(0);
+        }
+        for (n, name) in image.chain_ids().iter().enumerate().rev() {
+            if exists(&self.images(), call, &SnapshotRef { snapshotter: self.snapshotter, key: name })? {
+                return Ok(n + 1);
+            }
+        }
+        Ok(0)
+    }
+
+    /// Unpacks each layer as soon as it and those below it are here.
+    fn unpack(&self, call: &Call, image: &Resolved, job: &Job) -> Result<()> {
+        let (at, chain) = (self.images(), image.chain_ids());
+        let whole = match chain.last() {
+            Some(last) => exists(&at, call, &SnapshotRef { snapshotter: self.snapshotter, key: last })?,
+            None => true,
+        };
+        let mut parent = "";
+        for (n, (layer, name)) in image.layers.iter().zip(&chain).enumerate() {
+            job.await_layer(n)?;
+            if !whole {
+                let key = SnapshotRef { snapshotter: self.snapshotter, key: name };
+                let _turn = self.pulls.chains.take(call, name)?;
+                if !exists(&at, call, &key)? {
+                    extract(&at, call, layer, parent, name)
+                        .with_context(|| format!("layer {}", layer.descriptor.digest))?;
+                }
+            }
+            (self.report)(Step::Unpacked { layer: n });
+            parent = name;
+        }
+        Ok(())
+    }
+
+    fn images(&self) -> Images<'_> {
+        Images { containerd: &*self.containerd, store: self.store, snapshotter: self.snapshotter }
+    }
+}
+
+/// Bytes that a document of this kind may have.
+fn most_bytes(is_manifest: bool) -> u64 {
+    if is_manifest {
+        MANIFEST_BYTES
+    } else {
+        document::MAX_BYTES
+    }
+}
+
+/// Whether an attempt that ended so is worth going on from.
+fn may_go_on(e: &Error) -> bool {
+    matches!(e.kind(), Kind::Canceled | Kind::DeadlineExceeded) || origin::is_unavailable(e)
+}

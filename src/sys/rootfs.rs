@@ -1,0 +1,305 @@
+//! A look into a root file system that is mounted for nobody but one thread, which ends right after.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::{c_path, check, mount, namespace};
+use crate::error::{Context, Error, Result};
+
+/// One mount of a root file system, as a snapshotter describes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer<'a> {
+    /// `overlay`, `bind`, `ext4`.
+    pub kind: &'a str,
+    /// What is mounted.
+    pub source: &'a str,
+    /// Options as in fstab.
+    pub options: &'a [String],
+}
+
+/// A mounted root file system, open for reading.
+#[derive(Debug)]
+pub struct Root(OwnedFd);
+
+/// Mounts `layers`, read-only and each over the one before, on the existing directory `at`, and runs `look`.
+///
+/// All in a mount namespace of a thread of its own, so that nobody else ever sees the mount and the kernel takes it
+/// down whatever happens, SIGKILL included. Blocks for the file system.
+///
+/// # Errors
+/// Those of `look`; what the kernel says to a mount; `FailedPrecondition` for a kind of mount that needs a device made
+/// first.
+pub fn look_into<T: Send>(layers: &[Layer<'_>], at: &Path, look: impl FnOnce(&Root) -> Result<T> + Send) -> Result<T> {
+    namespace::on_thread("rootfs", || {
+        // SAFETY: unshare takes flags only; it affects this thread, which nothing else uses and which ends below. A
+        // mount namespace of its own gives the thread a working directory of its own as well.
+        check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).context("unshare the mount namespace")?;
+        mount::make_private().context("make the mounts of a thread private")?;
+        for layer in layers {
+            mount_layer(layer, at).with_context(|| format!("mount {} {}", layer.kind, layer.source))?;
+        }
+        let looked = Root::open(at).and_then(|root| look(&root));
+        // The namespace goes with the thread, but later than others can see its end.
+        mount::detach(at).with_context(|| format!("unmount {}", at.display()))?;
+        looked
+    })
+}
+
+impl Root {
+    fn open(at: &Path) -> Result<Self> {
+        let opened = File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_PATH).open(at);
+        opened.map(|dir| Root(dir.into())).with_context(|| format!("open {}", at.display()))
+    }
+
+    /// The bytes of a regular file in it; `None` if there is no such file. Symbolic links are followed as a process
+    /// that had it as its root would, and never lead out of it. Needs Linux 5.6 (`openat2`).
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is no regular file or larger than `max_bytes`.
+    pub fn read(&self, path: &str, max_bytes: u64) -> Result<Option<Vec<u8>>> {
+        let mut file = match self.open_inside(path) {
+            Ok(file) => file,
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(None),
+            Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
+                return Err(Error::invalid(format!("{path} in the image: too many symbolic links")));
+            }
+            Err(e) => return Err(e).with_context(|| format!("open {path} in the image (needs Linux 5.6)")),
+        };
+        let facts = file.metadata().with_context(|| format!("stat {path} in the image"))?;
+        if !facts.is_file() {
+            return Err(Error::invalid(format!("{path} in the image is no regular file")));
+        }
+        let mut bytes = Vec::new();
+        let within = (&mut file).take(max_bytes + 1).read_to_end(&mut bytes);
+        within.with_context(|| format!("read {path} in the image"))?;
+        if bytes.len() as u64 > max_bytes {
+            return Err(Error::invalid(format!("{path} in the image is larger than {max_bytes} bytes")));
+        }
+        Ok(Some(bytes))
+    }
+
+    fn open_inside(&self, path: &str) -> io::Result<File> {
+        let path = c_path(Path::new(path))?;
+        // SAFETY: open_how is plain data for which all zeroes is a value.
+        let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+        // Without O_NONBLOCK a pipe in the place of the file would block us until somebody wrote to it.
+        how.flags = (libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY) as u64;
+        how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+        // SAFETY: the descriptor is open, the path NUL-terminated, and pointer and size describe `how`.
+        let opened = unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                self.0.as_raw_fd(),
+                path.as_ptr(),
+                &raw const how,
+                std::mem::size_of::<libc::open_how>(),
+            )
+        };
+        if opened < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel just returned this descriptor and nobody else owns it.
+        Ok(unsafe { File::from_raw_fd(opened as RawFd) })
+    }
+}
+
+/// What is left of a mount's options for us: flags of the system call, and the file system's own.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Options<'a> {
+    flags: libc::c_ulong,
+    own: Vec<&'a str>,
+}
+
+impl<'a> Options<'a> {
+    /// # Errors
+    /// `FailedPrecondition` for what only mount(8) can do.
+    fn parse(options: &'a [String]) -> Result<Self> {
+        let mut all =
+            Options { flags: libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC, own: vec![] };
+        for option in options {
+            match option.as_str() {
+                "bind" => all.flags |= libc::MS_BIND,
+                "rbind" => all.flags |= libc::MS_BIND | libc::MS_REC,
+                "loop" => {
+                    return Err(Error::precondition("the image's snapshot needs a loop device, which is not made"))
+                }
+                // Of no importance to a reader.
+                "" | "ro" | "rw" | "nosuid" | "nodev" | "noexec" | "relatime" | "noatime" | "nodiratime" | "async"
+                | "defaults" | "volatile" => {}
+                // containerd's way to ask for an id-mapped mount. A reader does not mind who owns what.
+                mapped if mapped.starts_with("uidmap=") || mapped.starts_with("gidmap=") => {}
+                own => all.own.push(own),
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn mount_layer(layer: &Layer<'_>, at: &Path) -> Result<()> {
+    let options = Options::parse(layer.options)?;
+    let (mut flags, mut data) = (options.flags, options.own.join(","));
+    let mut kind = layer.kind;
+    if kind == "overlay" {
+        let stack = Stack::of(&options.own)?;
+        // The kernel takes one page of options. Paths below a common directory are short.
+        std::env::set_current_dir(&stack.below).with_context(|| format!("enter {}", stack.below.display()))?;
+        data = stack.options.join(",");
+    } else if flags & libc::MS_BIND != 0 {
+        // A bind mount is writable until it is mounted anew, and we only read.
+        (kind, data) = ("", String::new());
+        flags &= libc::MS_BIND | libc::MS_REC;
+    }
+    mount::mount(Path::new(layer.source), at, kind, flags, &data).map_err(Error::from)
+}
+
+/// An overlay whose layers are all lower ones: the same files, and no claim on the directories of the writable one.
+#[derive(Debug, PartialEq, Eq)]
+struct Stack {
+    /// The directory that the paths of the layers are relative to.
+    below: PathBuf,
+    options: Vec<String>,
+}
+
+impl Stack {
+    fn of(own: &[&str]) -> Result<Self> {
+        let value = |key: &str| own.iter().find_map(|o| o.strip_prefix(key));
+        let upper = value("upperdir=").into_iter();
+        let layers: Vec<&Path> =
+            upper.chain(value("lowerdir=").into_iter().flat_map(|l| l.split(':'))).map(Path::new).collect();
+        let Some(parent) = layers.first().and_then(|l| l.parent()) else {
+            return Err(Error::precondition("an overlay without layers"));
+        };
+        let below = parent.ancestors().find(|a| layers.iter().all(|l| l.starts_with(a)));
+        // Layers in quite different places stay as they are.
+        let below = below.unwrap_or(Path::new("/"));
+        let relative = |layer: &Path| layer.strip_prefix(below).unwrap_or(layer).display().to_string();
+        let lower: Vec<String> = layers.iter().map(|l| relative(l)).collect();
+        let replaced = ["upperdir=", "lowerdir=", "workdir="];
+        let kept = own.iter().filter(|o| !replaced.iter().any(|r| o.starts_with(r))).map(|o| (*o).to_owned());
+        let options = std::iter::once(format!("lowerdir={}", lower.join(":"))).chain(kept).collect();
+        Ok(Stack { below: below.into(), options })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::process::Command;
+
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Dir {
+            let dir = std::env::temp_dir().join(format!("cricket-rootfs-{name}-{}", std::process::id()));
+            for sub in ["fs/etc", "at"] {
+                fs::create_dir_all(dir.join(sub)).unwrap();
+            }
+            Dir(dir)
+        }
+
+        fn path(&self, sub: &str) -> String {
+            self.0.join(sub).display().to_string()
+        }
+
+        /// Reads a file of the bound directory `fs`.
+        fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
+            let options = ["rbind".to_owned(), "rw".to_owned()];
+            let layer = Layer { kind: "bind", source: &self.path("fs"), options: &options };
+            look_into(&[layer], &self.0.join("at"), |root| root.read(path, 16))
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn links_stay_inside() {
+        let dir = Dir::new("links");
+        fs::write(dir.0.join("fs/etc/passwd"), "inside").unwrap();
+        symlink("/etc/passwd", dir.0.join("fs/absolute")).unwrap();
+        symlink("../../../../../../etc/passwd", dir.0.join("fs/climbing")).unwrap();
+        symlink("/proc/self/root/etc/passwd", dir.0.join("fs/magic")).unwrap();
+        symlink("loop", dir.0.join("fs/loop")).unwrap();
+        for path in ["etc/passwd", "/etc/passwd", "absolute", "climbing", "../../etc/passwd"] {
+            assert_eq!(dir.read(path).unwrap().as_deref(), Some(&b"inside"[..]), "{path}");
+        }
+        for path in ["magic", "absent", "etc/passwd/below"] {
+            assert_eq!(dir.read(path).unwrap(), None, "{path}");
+        }
+        assert_eq!(dir.read("loop").map_err(|e| e.kind()), Err(Kind::InvalidArgument));
+    }
+
+    #[test]
+    fn what_is_no_small_regular_file_is_refused() {
+        let dir = Dir::new("kinds");
+        fs::write(dir.0.join("fs/large"), [b'x'; 17]).unwrap();
+        fs::write(dir.0.join("fs/fits"), [b'x'; 16]).unwrap();
+        assert!(Command::new("mkfifo").arg(dir.0.join("fs/pipe")).status().unwrap().success());
+        for path in ["large", "pipe", "etc"] {
+            assert_eq!(dir.read(path).map_err(|e| e.kind()), Err(Kind::InvalidArgument), "{path}");
+        }
+        assert_eq!(dir.read("fits").unwrap().map(|b| b.len()), Some(16));
+    }
+
+    #[test]
+    fn an_overlay_shows_its_layers_and_nothing_stays() {
+        let dir = Dir::new("overlay");
+        for sub in ["snapshots/1/fs/etc", "snapshots/2/fs/etc", "snapshots/3/fs", "snapshots/3/work"] {
+            fs::create_dir_all(dir.0.join(sub)).unwrap();
+        }
+        fs::write(dir.0.join("snapshots/1/fs/etc/passwd"), "lowest").unwrap();
+        fs::write(dir.0.join("snapshots/1/fs/etc/group"), "group").unwrap();
+        fs::write(dir.0.join("snapshots/2/fs/etc/passwd"), "upper").unwrap();
+        let s = |n: &str| dir.path(&format!("snapshots/{n}"));
+        let options = [
+            "index=off".to_owned(),
+            "volatile".to_owned(),
+            format!("workdir={}", s("3/work")),
+            format!("upperdir={}", s("3/fs")),
+            format!("lowerdir={}:{}", s("2/fs"), s("1/fs")),
+        ];
+        let layer = Layer { kind: "overlay", source: "overlay", options: &options };
+        let at = dir.0.join("at");
+        let seen = look_into(&[layer], &at, |root| {
+            let mounts = fs::read_to_string("/proc/thread-self/mountinfo").context("read the mounts")?;
+            assert!(mounts.contains(at.to_str().unwrap()), "the thread sees its mount");
+            Ok((root.read("etc/passwd", 16)?, root.read("etc/group", 16)?))
+        });
+        assert_eq!(seen.unwrap(), (Some(b"upper".to_vec()), Some(b"group".to_vec())));
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(at.to_str().unwrap()), "nobody else does");
+        assert!(!dir.0.join("snapshots/3/work/work").exists(), "the writable layer is not claimed");
+    }
+
+    #[test]
+    fn a_stack_is_as_short_as_can_be() {
+        let stack =
+            Stack::of(&["workdir=/a/s/3/work", "upperdir=/a/s/3/fs", "lowerdir=/a/s/2/fs:/a/s/1/fs", "xino=off"]);
+        let expected =
+            Stack { below: "/a/s".into(), options: vec!["lowerdir=3/fs:2/fs:1/fs".into(), "xino=off".into()] };
+        assert_eq!(stack.unwrap(), expected);
+        let one = Stack::of(&["lowerdir=/a/s/1/fs"]).unwrap();
+        assert_eq!((one.below, one.options), ("/a/s/1".into(), vec!["lowerdir=fs".into()]));
+        assert!(Stack::of(&["index=off"]).is_err());
+    }
+
+    #[test]
+    fn a_mount_that_fails_is_named() {
+        let dir = Dir::new("fails");
+        let at = dir.0.join("at");
+        let look = |layer: Layer<'_>| look_into(&[layer], &at, |_| Ok(())).expect_err("refused");
+        let e = look(Layer { kind: "nosuchfs", source: "x", options: &[] });
+        assert!(e.to_string().starts_with("mount nosuchfs x: "), "{e}");
+        let e = look(Layer { kind: "ext4", source: "/x.img", options: &["loop".into()] });
+        assert_eq!(e.kind(), Kind::FailedPrecondition);
+    }
+}

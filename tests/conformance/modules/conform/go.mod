@@ -1,0 +1,3 @@
+module cricket.example/conformance/conform
+
+go 1.26.0

@@ -1,0 +1,79 @@
+//! Stats are what the kernel counts: more work is more processor, more memory is more memory, a file is a file.
+
+use cricket_proto::methods::runtime_service as rpc;
+use cricket_proto::runtime::{LinuxContainerResources, ListContainerStatsRequest};
+use protobuf::MessageField;
+
+use crate::cri::{container, Pod, POLITE};
+use crate::node::{until, Node};
+
+const LIMIT_BYTES: u64 = 64 << 20;
+
+#[test]
+fn counters_of_a_container() {
+    let node = Node::shared();
+    let pod = Pod::run(&node, "stats");
+    let mut config = container("main", POLITE);
+    config.linux.mut_or_insert_default().resources = MessageField::some(LinuxContainerResources {
+        memory_limit_in_bytes: i64::try_from(LIMIT_BYTES).expect("small"),
+        ..Default::default()
+    });
+    let id = pod.create(config);
+    let created = node.cri.stats(&id);
+    assert!(created.cpu.is_none() && created.memory.is_none(), "it does not run: {created:?}");
+    assert!(created.writable_layer.is_some(), "it has a layer: {created:?}");
+    node.cri.start(&id).expect("StartContainer");
+
+    let before = node.cri.stats(&id);
+    assert!(before.cpu.timestamp > 0 && before.cpu.usage_nano_cores.is_none(), "no rate at first: {before:?}");
+    let memory = before.memory.as_ref().expect("memory");
+    assert!(memory.usage_bytes.value > 0 && memory.working_set_bytes.value <= memory.usage_bytes.value, "{before:?}");
+    let (available, used) = (memory.available_bytes.value, memory.working_set_bytes.value);
+    assert_eq!(available + used, LIMIT_BYTES, "up to the limit");
+    assert!(memory.page_faults.value > 0, "{before:?}");
+
+    // Half a second of one processor and 8 MiB of shared memory at least.
+    node.cri
+        .sh(&id, "t=$(($(cut -d. -f1 /proc/uptime) + 2)); while [ $(cut -d. -f1 /proc/uptime) -lt $t ]; do :; done");
+    node.cri.sh(&id, "busybox dd if=/dev/zero of=/dev/shm/eight bs=1M count=8");
+    let after = node.cri.stats(&id);
+    let spent = after.cpu.usage_core_nano_seconds.value - before.cpu.usage_core_nano_seconds.value;
+    assert!(spent > 0, "{before:?} {after:?}");
+    assert!(after.cpu.usage_nano_cores.value > 0, "a rate: {after:?}");
+    let grown = after.memory.usage_bytes.value.saturating_sub(memory.usage_bytes.value);
+    assert!(grown >= 4 << 20, "{before:?} {after:?}");
+    assert!(after.memory.page_faults.value > memory.page_faults.value);
+
+    // The same by the list, beside another pod's.
+    let other = Pod::run(&node, "stats-other");
+    let second = other.start(container("second", POLITE));
+    let mut request = ListContainerStatsRequest::new();
+    request.filter.mut_or_insert_default().pod_sandbox_id = pod.id.clone();
+    let listed = node.cri.call(&rpc::LIST_CONTAINER_STATS, &request).expect("ListContainerStats").stats;
+    assert_eq!(listed.iter().map(|s| s.attributes.id.as_str()).collect::<Vec<_>>(), [id.as_str()]);
+    let all = node.cri.call(&rpc::LIST_CONTAINER_STATS, &Default::default()).expect("ListContainerStats").stats;
+    assert!(all.iter().any(|s| s.attributes.id == second && s.cpu.is_some()));
+    assert!(all.iter().any(|s| s.attributes.id == id && s.memory.is_some()));
+
+    node.cri.stop(&id, 0).expect("StopContainer");
+    let stopped = node.cri.stats(&id);
+    assert!(stopped.cpu.is_none() && stopped.writable_layer.is_some(), "{stopped:?}");
+    pod.remove();
+    other.remove();
+}
+
+#[test]
+fn counters_after_a_restart_of_the_daemon() {
+    let mut node = Node::start();
+    let id = {
+        let pod = Pod::run(&node, "stats");
+        pod.start(container("main", POLITE))
+    };
+    let before = node.cri.stats(&id).cpu.usage_core_nano_seconds.value;
+    node.end_daemon("KILL");
+    node.start_daemon();
+    until("the container is known", || node.cri.containers().is_ok_and(|all| !all.is_empty()));
+    let after = node.cri.stats(&id);
+    assert!(after.cpu.usage_core_nano_seconds.value >= before, "{after:?}");
+    assert!(after.memory.is_some() && after.writable_layer.is_some(), "{after:?}");
+}
