@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
+use crate::call::Call;
 use crate::cni::Cni;
 use crate::config::{CgroupDriver, Config, Handler, Shim, UnsetSeccomp};
 use crate::containerd::Containerd;
@@ -22,7 +23,7 @@ use crate::store::image::ImageStore;
 use crate::store::pulls::Pulls;
 use crate::store::sessions::Sessions;
 use crate::store::{Container, Sandbox, Store};
-use crate::sync::Mutex;
+use crate::sync::{Condvar, Mutex};
 use crate::workers::{Size, Workers};
 
 /// Exits that are settled at the same time; more wait, none is refused.
@@ -64,6 +65,7 @@ pub struct Runtime {
     pub fs_usage: FsUsage,
     /// Why requests cannot be served yet.
     not_ready: Mutex<Option<String>>,
+    became_ready: Condvar,
     /// Whether containerd answers.
     connected: AtomicBool,
     clamp_noted: AtomicBool,
@@ -111,6 +113,7 @@ impl Runtime {
             sessions: Sessions::default(),
             fs_usage: FsUsage::default(),
             not_ready: Mutex::new(Some(format!("waiting for containerd at {}", config.containerd.address.display()))),
+            became_ready: Condvar::new(),
             connected: AtomicBool::new(false),
             clamp_noted: AtomicBool::new(false),
             features: OnceLock::new(),
@@ -132,6 +135,28 @@ impl Runtime {
     /// Requests are served from now on.
     pub fn set_ready(&self) {
         *self.not_ready.lock() = None;
+        self.became_ready.notify_all();
+    }
+
+    /// Blocks until requests are served.
+    ///
+    /// # Errors
+    /// When `call` is over before that.
+    pub fn await_ready(self: &Arc<Self>, call: &Call) -> Result<()> {
+        let own = Arc::downgrade(self);
+        let _watch = call.on_cancel(move || {
+            if let Some(rt) = own.upgrade() {
+                // With the lock, or it may come between our look and our sleep.
+                drop(rt.not_ready.lock());
+                rt.became_ready.notify_all();
+            }
+        });
+        let mut not_ready = self.not_ready.lock();
+        while not_ready.is_some() {
+            call.check()?;
+            not_ready = self.became_ready.wait_until(not_ready, call.deadline());
+        }
+        Ok(())
     }
 
     /// Why requests cannot be served yet, if so.

@@ -13,6 +13,7 @@ mod snapshots;
 mod state;
 mod tasks;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -302,6 +303,11 @@ impl Containerd for Fake {
     }
     fn read_content(&self, call: &Call, digest: &str, max_bytes: u64) -> Result<Vec<u8>> {
         self.serve(call, "read_content", |s| s.read_content(digest, max_bytes))
+    }
+    fn copy_content(&self, call: &Call, digest: &str, to: &mut dyn Write) -> Result<u64> {
+        let bytes = self.serve(call, "copy_content", |s| s.read_content(digest, u64::MAX))?;
+        to.write_all(&bytes)?;
+        Ok(bytes.len() as u64)
     }
     fn write_content(&self, call: &Call, reference: &str, blob: &Content, from: &mut dyn Source) -> Result<()> {
         // The source is read outside the lock: it may be a pipe.

@@ -45,5 +45,8 @@ pub(super) fn of(input: &Input<'_>) -> HashMap<String, String> {
 /// The annotations whose names fit one of `patterns`.
 fn passed<'a>(all: &'a HashMap<String, String>, patterns: &'a [String]) -> impl Iterator<Item = (String, String)> + 'a {
     let fits = |name: &str| patterns.iter().any(|pattern| glob::matches(pattern, name));
-    all.iter().filter(move |(name, _)| fits(name)).map(|(name, value)| (name.clone(), value.clone()))
+    // A spec cannot hold one without a name.
+    all.iter()
+        .filter(move |(name, _)| !name.is_empty() && fits(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
 }

@@ -84,7 +84,8 @@ if [ $subject = cricket ]; then
     socket=$dir/cricket.sock
     await "$report/cricket.log" "$socket"
 fi
-echo "conformance: $("$bin/critest" -version 2>/dev/null | head -1) on $subject, $(containerd --version | cut -d' ' -f1,3), all of it below $dir"
+echo "conformance: $("$bin/critest" -version 2>/dev/null | head -1) on $subject, $(containerd --version | cut -d' ' -f1,3)," \
+    "all of it below $dir"
 printf 'runtime-endpoint: unix://%s\nimage-endpoint: unix://%s\n' "$socket" "$socket" >"$dir/crictl.yaml"
 crictl=("$bin/crictl" --config "$dir/crictl.yaml")
 for ((i = 0; i < 300; i++)); do
@@ -106,8 +107,13 @@ critest() {
 }
 
 reports=$report/critest.xml
-lists=("$here/expected/$subject".txt "$here/expected/$subject-$generation".txt)
+lists=("$here/expected/cricket.txt" "$here/expected/cricket-$generation.txt")
 critest critest "${FOCUS:-}"
+if [ $subject = peer ]; then
+    # Nobody expects anything of it: its figures, whatever they are.
+    "$bin/conform" verdict "$reports" || exit 0
+    exit 0
+fi
 again=$("$bin/conform" again "$report/critest.xml" "${lists[@]}")
 if [ -n "$again" ]; then
     critest again "$again"

@@ -13,6 +13,8 @@ mod cri;
 mod elf;
 #[path = "../support/node.rs"]
 mod node;
+#[path = "../image/registry.rs"]
+mod registry;
 #[path = "../support/stream.rs"]
 mod stream;
 
@@ -24,6 +26,7 @@ mod leaks;
 mod logs;
 mod pod;
 mod process;
+mod pull;
 mod restart;
 mod security;
 mod selftest;
