@@ -2,7 +2,9 @@
 
 pub mod accounts;
 pub mod base_spec;
+pub mod cdi;
 pub mod devices;
+pub mod features;
 pub mod mounts;
 pub mod profiles;
 pub mod selinux;

@@ -37,6 +37,12 @@ pub struct Config {
     pub log_line_bytes: usize,
     /// Who manages cgroups.
     pub cgroup_driver: CgroupDriver,
+    /// Which sandboxes have a process.
+    pub sandbox_process: SandboxProcess,
+    /// Folders of CDI specifications; the devices of a later one hide those of an earlier one.
+    pub cdi_dirs: Vec<PathBuf>,
+    /// Devices belong to the user and group that the container runs as.
+    pub device_ownership_from_security_context: bool,
     /// What filters the system calls of a container that names no profile.
     pub unset_seccomp_profile: UnsetSeccomp,
     /// Containers get SELinux labels where SELinux is on.
@@ -196,6 +202,15 @@ pub enum ShimScope {
     Node,
 }
 
+/// Which sandboxes have a process of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SandboxProcess {
+    /// Those whose containers share a PID namespace: something must be its first process.
+    Auto,
+    /// All: cAdvisor counts the network traffic of a pod only where there is one.
+    Always,
+}
+
 impl Config {
     /// The configuration that `text` (TOML) and, over it, `flags` mean.
     ///
@@ -250,6 +265,16 @@ impl CgroupDriver {
     }
 }
 
+impl SandboxProcess {
+    /// The word in the configuration file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SandboxProcess::Auto => "auto",
+            SandboxProcess::Always => "always",
+        }
+    }
+}
+
 impl UnsetSeccomp {
     /// The word in the configuration file.
     pub fn as_str(self) -> &'static str {
@@ -281,6 +306,7 @@ mod tests {
             socket = "/tmp/a \"b\".sock"
             log_level = "debug"
             cgroup_driver = "systemd"
+            sandbox_process = "always"
             unset_seccomp_profile = "runtime/default"
             enable_selinux = true
             unprivileged_ports = false

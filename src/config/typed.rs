@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{CgroupDriver, Cni, Config, Containerd, Handler, Image, Shim, ShimScope, Streaming, UnsetSeccomp, RUNC};
+use super::{
+    CgroupDriver, Cni, Config, Containerd, Handler, Image, SandboxProcess, Shim, ShimScope, Streaming, UnsetSeccomp,
+    RUNC,
+};
 use crate::error::{Error, Result};
 
 /// What the command line says; it wins over the file.
@@ -42,6 +45,9 @@ pub(super) struct Typed {
     shutdown_grace: Option<u64>,
     log_line_bytes: Option<usize>,
     cgroup_driver: Option<String>,
+    sandbox_process: Option<String>,
+    cdi_dirs: Option<Vec<PathBuf>>,
+    device_ownership_from_security_context: bool,
     unset_seccomp_profile: Option<String>,
     enable_selinux: Option<bool>,
     unprivileged_ports: Option<bool>,
@@ -148,6 +154,9 @@ impl Typed {
             shutdown_grace: Duration::from_secs(self.shutdown_grace.unwrap_or(15)),
             log_line_bytes: self.log_line_bytes.unwrap_or(16384),
             cgroup_driver: cgroup_driver(flags.cgroup_driver.or(self.cgroup_driver).as_deref().unwrap_or("auto"))?,
+            sandbox_process: sandbox_process(self.sandbox_process.as_deref().unwrap_or("auto"))?,
+            cdi_dirs: self.cdi_dirs.unwrap_or_else(|| vec!["/etc/cdi".into(), "/var/run/cdi".into()]),
+            device_ownership_from_security_context: self.device_ownership_from_security_context,
             unset_seccomp_profile: unset_seccomp(self.unset_seccomp_profile.as_deref().unwrap_or("unconfined"))?,
             enable_selinux: self.enable_selinux.unwrap_or(false),
             unprivileged_ports: self.unprivileged_ports.unwrap_or(true),
@@ -242,6 +251,13 @@ fn cgroup_driver(word: &str) -> Result<CgroupDriver> {
         .ok_or_else(|| Error::invalid(format!("cgroup_driver `{word}`: not one of `auto`, `cgroupfs`, `systemd`")))
 }
 
+fn sandbox_process(word: &str) -> Result<SandboxProcess> {
+    [SandboxProcess::Auto, SandboxProcess::Always]
+        .into_iter()
+        .find(|p| p.as_str() == word)
+        .ok_or_else(|| Error::invalid(format!("sandbox_process `{word}`: not one of `auto`, `always`")))
+}
+
 fn unset_seccomp(word: &str) -> Result<UnsetSeccomp> {
     [UnsetSeccomp::Unconfined, UnsetSeccomp::RuntimeDefault].into_iter().find(|p| p.as_str() == word).ok_or_else(|| {
         Error::invalid(format!("unset_seccomp_profile `{word}`: not one of `unconfined`, `runtime/default`"))
@@ -299,6 +315,7 @@ mod tests {
     fn unknown_words_are_refused_with_the_known_ones() {
         assert!(refused("log_level = \"loud\"").contains("`debug`"));
         assert!(refused("cgroup_driver = \"openrc\"").contains("`systemd`"));
+        assert!(refused("sandbox_process = \"never\"").contains("`always`"));
         assert!(refused("[runtime.x]\nshim = \"go\"").contains("runtime.x.shim `go`: not one of `auto`, `cricket`"));
         assert!(refused("unset_seccomp_profile = \"none\"").contains("`runtime/default`"));
         assert!(refused("shim_scope = \"qos\"").contains("`node`"));

@@ -29,6 +29,7 @@ pub fn cri(table: Table<Runtime>) -> Table<Runtime> {
         .unary(&runtime_service::START_CONTAINER, container::start)
         .unary(&runtime_service::STOP_CONTAINER, container::stop)
         .unary(&runtime_service::REMOVE_CONTAINER, container::remove)
+        .unary(&runtime_service::UPDATE_CONTAINER_RESOURCES, container::update_resources)
         .instant(&runtime_service::LIST_CONTAINERS, container::list)
         .instant_unless(|q| q.verbose, &runtime_service::CONTAINER_STATUS, container::status)
         .unary(&runtime_service::EXEC_SYNC, container::exec_sync)

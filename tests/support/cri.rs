@@ -118,6 +118,14 @@ impl Cri {
         u32::try_from(info["pid"].as_u64().expect("a pid")).expect("a pid")
     }
 
+    /// The pid of a sandbox's process; 0 if it has none.
+    pub fn pod_pid(&self, id: &str) -> u32 {
+        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: true, ..Default::default() };
+        let info = self.call(&rpc::POD_SANDBOX_STATUS, &request).expect("verbose PodSandboxStatus").info;
+        let info: serde_json::Value = serde_json::from_str(&info["info"]).expect("JSON");
+        u32::try_from(info["pid"].as_u64().expect("a pid")).expect("a pid")
+    }
+
     /// Waits for a container's end.
     pub fn ended(&self, id: &str) -> ContainerStatus {
         until("the container ends", || state(&self.status(id)) == ContainerState::CONTAINER_EXITED);

@@ -77,17 +77,6 @@ impl Node {
         Node::start_as(Tuning::default())
     }
 
-    /// The same with more settings for the runtime handler.
-    pub fn start_with(handler: &str) -> Node {
-        let mut node = Node::prepare();
-        let path = node.dir().join("cricket.toml");
-        let text = fs::read_to_string(&path).expect("readable");
-        fs::write(&path, format!("{text}{handler}\n")).expect("writable");
-        node.start_daemon();
-        node.import_shell();
-        node
-    }
-
     /// As [`Node::start`], with something else than usual.
     pub fn start_as(tuning: Tuning) -> Node {
         let mut node = Node::prepare_as(tuning);
