@@ -83,7 +83,9 @@ fn add_message(scope: &str, message: &DescriptorProto, to: &mut Table) {
     let name = format!("{scope}.{}", message.name());
     for field in &message.field {
         let oneof = match field.has_oneof_index() && !field.proto3_optional() {
-            true => format!(" in {}", message.oneof_decl[usize::try_from(field.oneof_index()).expect("an index")].name()),
+            true => {
+                format!(" in {}", message.oneof_decl[usize::try_from(field.oneof_index()).expect("an index")].name())
+            }
             false => String::new(),
         };
         let text = format!("{} {}{}{oneof}", field.number(), label(field), type_of(field));
@@ -158,7 +160,9 @@ fn differences(ours: &Table, theirs: &Table, omitted: &[String]) -> Vec<String> 
             None => wrong.push(format!("{kind} {name}: ours lacks it, and omitted.txt does not say why")),
         }
     }
-    wrong.extend(omitted.iter().filter(|top| !used.contains(top)).map(|top| format!("omitted.txt: {top} is not missing")));
+    wrong.extend(
+        omitted.iter().filter(|top| !used.contains(top)).map(|top| format!("omitted.txt: {top} is not missing")),
+    );
     wrong
 }
 

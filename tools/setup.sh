@@ -37,6 +37,8 @@ if [ "$purpose" = node ] || [ "$purpose" = conformance ]; then
     need containerd command -v containerd
     need containerd command -v containerd-shim-runc-v2
     need runc command -v runc
+    need docker-registry command -v docker-registry
+    need openssl command -v openssl
     need iproute2 command -v ip
     need iptables command -v iptables-save
     for name in bridge host-local loopback portmap; do

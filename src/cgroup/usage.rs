@@ -68,7 +68,9 @@ pub fn read(groups: &Groups) -> Usage {
             ..Usage::default()
         },
         Groups::V2(dir) => Usage {
-            cpu_nanoseconds: text(dir, "cpu.stat").and_then(|t| field(&t, "usage_usec")).map(|n| n.saturating_mul(1000)),
+            cpu_nanoseconds: text(dir, "cpu.stat")
+                .and_then(|t| field(&t, "usage_usec"))
+                .map(|n| n.saturating_mul(1000)),
             memory: memory_v2(dir),
             swap: swap_v2(dir),
             cpu_pressure: pressure(dir, "cpu.pressure"),
@@ -186,7 +188,10 @@ mod tests {
             ("memory.swap.current", "50\n"),
             ("memory.swap.max", "150\n"),
             ("cpu.pressure", "some avg10=1.50 avg60=0.25 avg300=0.01 total=12\n"),
-            ("io.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=3\nfull avg10=2.00 avg60=1.00 avg300=0.50 total=4\n"),
+            (
+                "io.pressure",
+                "some avg10=0.00 avg60=0.00 avg300=0.00 total=3\nfull avg10=2.00 avg60=1.00 avg300=0.50 total=4\n",
+            ),
         ]);
         let usage = read(&Groups::V2(dir.0.clone()));
         assert_eq!(usage.cpu_nanoseconds, Some(1_500_000));
@@ -241,7 +246,11 @@ mod tests {
     #[test]
     fn what_is_gone_or_not_a_number_is_absent() {
         assert_eq!(read(&Groups::V2("/does/not/exist".into())), Usage::default());
-        let dir = Dir::new(&[("cpu.stat", "usage_usec many\n"), ("memory.current", "-1\n"), ("io.pressure", "some avg10=x\n")]);
+        let dir = Dir::new(&[
+            ("cpu.stat", "usage_usec many\n"),
+            ("memory.current", "-1\n"),
+            ("io.pressure", "some avg10=x\n"),
+        ]);
         let usage = read(&Groups::V2(dir.0.clone()));
         assert_eq!((usage.cpu_nanoseconds, usage.memory), (None, None));
         assert_eq!(usage.io_pressure, Some(Pressure::default()));

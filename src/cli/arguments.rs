@@ -31,6 +31,15 @@ pub(super) enum Command {
         /// Where containerd is, and so on.
         settings: Settings,
     },
+    /// Write images to an archive.
+    Export {
+        /// The archive; `-` for stdout.
+        file: PathBuf,
+        /// Names or ids.
+        images: Vec<String>,
+        /// Where containerd is, and so on.
+        settings: Settings,
+    },
     /// List the images.
     Images(Settings),
     /// Try this node.
@@ -78,7 +87,7 @@ pub(super) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
         match argument.as_str() {
             "-h" | "--help" => return Ok(Command::Help),
             "-V" | "--version" => return Ok(Command::Version),
-            flag if flag.starts_with('-') => line.flag(flag, &mut arguments)?,
+            flag if flag.starts_with('-') && flag != "-" => line.flag(flag, &mut arguments)?,
             _ => line.words.push(argument),
         }
     }
@@ -146,6 +155,11 @@ impl Line {
             "import" => Command::Import { file: words.remove(0).into(), name, settings },
             "pull" if words.is_empty() => return Err(Error::invalid("cricket pull needs the name of an image")),
             "pull" => Command::Pull { image: words.remove(0), auth_file, settings },
+            "export" if words.len() < 2 => return Err(Error::invalid("cricket export needs a file and images")),
+            "export" => {
+                let file = words.remove(0).into();
+                Command::Export { file, images: std::mem::take(&mut words), settings }
+            }
             "images" => Command::Images(settings),
             _ => return Err(Error::invalid(format!("unknown command {subcommand}"))),
         };

@@ -13,7 +13,7 @@ use crate::error::{Context, Result};
 use crate::image::{import, Images};
 use crate::store::image::ImageStore;
 
-/// Imports an archive into containerd and prints a line an image. A running daemon hears of it by containerd's events.
+/// Imports an archive, a folder that is an OCI layout, or what comes on stdin for `-`, into containerd and prints a line an image. A running daemon hears of it by containerd's events.
 pub(super) fn import(config: &Config, file: &Path, name: Option<&str>) -> Result<()> {
     logging::start(config.log_level);
     let containerd = Client::new(&config.containerd.address.to_string_lossy())?;
@@ -21,6 +21,7 @@ pub(super) fn import(config: &Config, file: &Path, name: Option<&str>) -> Result
     containerd.ensure_namespace(&call)?;
     let made = DirBuilder::new().mode(0o711).recursive(true).create(&config.root);
     made.with_context(|| format!("make {}", config.root.display()))?;
+    let file = if file == Path::new("-") { Path::new("/dev/stdin") } else { file };
     let store = ImageStore::new();
     let images = Images { containerd: &containerd, store: &store, snapshotter: &config.containerd.snapshotter };
     let imported = import::import(&images, &call, file, &config.root, name);

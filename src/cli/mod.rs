@@ -1,6 +1,7 @@
 //! The command line: arguments → subcommand → exit code.
 
 mod arguments;
+mod export;
 mod import;
 mod logging;
 mod pause;
@@ -29,8 +30,10 @@ cricket: a CRI runtime between the kubelet and containerd
 
 usage: cricket [serve] [settings]          serve the CRI until SIGTERM
        cricket config [settings]           print the configuration in effect, with comments
-       cricket import FILE [--name REF] [settings]
+       cricket import FILE|FOLDER|- [--name REF] [settings]
                                            load images from an archive (docker save, OCI layout)
+       cricket export FILE|- REF... [settings]
+                                           write images to an archive (OCI layout)
        cricket pull REF [--auth-file FILE] [settings]
                                            pull an image; the file is a Docker config.json with credentials
        cricket images [settings]           list the images
@@ -71,6 +74,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Config(settings) => print(&load(settings)?.to_toml()),
         Command::Import { file, name, settings } => import::import(&load(settings)?, &file, name.as_deref()),
         Command::Pull { image, auth_file, settings } => pull::pull(&load(settings)?, &image, auth_file.as_deref()),
+        Command::Export { file, images, settings } => export::export(&load(settings)?, &file, &images),
         Command::Images(settings) => pull::images(&load(settings)?),
         Command::Selftest { host_network, settings } => {
             let config = load(settings)?;

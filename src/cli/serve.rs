@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::containerd::Client;
 use crate::error::{Context, Result};
 use crate::host::{base_spec, Host};
+use crate::image::folder::Folder;
 use crate::monitor::Monitor;
 use crate::runtime::{Parts, Runtime};
 use crate::server::{services, Options, Server};
@@ -36,6 +37,7 @@ pub(super) fn serve(config: &Config) -> Result<()> {
     log::info!("serving the CRI on {}", config.socket.display());
     let streaming = Streaming::start(runtime.clone())?;
     // Until containerd answers and everything is recovered, calls are answered `Unavailable`.
+    let folder = Folder::start(runtime.clone())?;
     let monitor = Monitor::start(runtime)?;
     tell_systemd("READY=1");
 
@@ -44,6 +46,9 @@ pub(super) fn serve(config: &Config) -> Result<()> {
     log::info!("signal {signal}: shutting down; containers keep running");
     server.shutdown(config.shutdown_grace);
     streaming.stop(config.shutdown_grace);
+    if let Some(folder) = folder {
+        folder.stop();
+    }
     monitor.stop();
     Ok(())
 }

@@ -62,14 +62,27 @@ impl Command {
     ///
     /// # Errors
     /// What containerd says; then nothing of it is left.
-    pub fn start(rt: &Arc<Runtime>, container: &Container, argv: &[String], wanted: Wanted) -> Result<(Command, Pipes)> {
+    pub fn start(
+        rt: &Arc<Runtime>,
+        container: &Container,
+        argv: &[String],
+        wanted: Wanted,
+    ) -> Result<(Command, Pipes)> {
         let call = Call::within(START_BUDGET);
         let (id, owner) = (ContainerId::random()?, container.id.as_str());
         let process = process(&rt.containerd.container(&call, owner)?.spec, argv, wanted.tty)?;
         let dir = rt.layout.container_state(&container.id).join("exec").join(&id);
         // From here on its drop is the undo.
         let waiting = Call::unbounded();
-        let command = Command { rt: rt.clone(), container: container.id.clone(), id, dir, waiting, pids: OnceLock::new(), deleted: AtomicBool::new(false) };
+        let command = Command {
+            rt: rt.clone(),
+            container: container.id.clone(),
+            id,
+            dir,
+            waiting,
+            pids: OnceLock::new(),
+            deleted: AtomicBool::new(false),
+        };
         // Output that nobody wants too: the shim of containerd 1.6 does not start without it.
         let fifos = Fifos::make(&command.dir, wanted.stdin, wanted.tty)?;
         let reader = |path: &Option<PathBuf>| path.as_deref().map(fifo::open_reader).transpose();

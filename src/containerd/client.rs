@@ -11,6 +11,7 @@ mod snapshots;
 mod system;
 mod tasks;
 
+use std::io::Write;
 use std::time::Duration;
 
 use super::{
@@ -140,6 +141,9 @@ impl Containerd for Client {
     }
     fn read_content(&self, call: &Call, digest: &str, max_bytes: u64) -> Result<Vec<u8>> {
         content::read(self, call, digest, max_bytes)
+    }
+    fn copy_content(&self, call: &Call, digest: &str, to: &mut dyn Write) -> Result<u64> {
+        content::copy(self, call, digest, to)
     }
     fn write_content(&self, call: &Call, reference: &str, blob: &Content, from: &mut dyn Source) -> Result<()> {
         content::write(self, call, reference, blob, from)

@@ -13,6 +13,7 @@ mod snapshots;
 mod state;
 mod tasks;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,6 +107,17 @@ impl Fake {
         self.inner.state.lock().exec_code = code;
     }
 
+    /// From now on the first process of every new task is this one, for verbs that look at its `/proc`. Nothing is done to
+    /// it.
+    pub fn tasks_are(&self, pid: u32) {
+        self.inner.state.lock().task_pid = Some(pid);
+    }
+
+    /// Its snapshotters give files other owners from now on, as those of containerd 2 do.
+    pub fn remap_owners(&self) {
+        self.inner.state.lock().remaps = true;
+    }
+
     /// From now on garbage is collected before every call. The real one does so at its start, after every hundredth
     /// change and in deletions with `sync`: what no image, record or lease refers to may be gone at any moment.
     pub fn collect_garbage_always(&self) {
@@ -177,6 +189,7 @@ impl Containerd for Fake {
             kind: "io.containerd.snapshotter.v1".into(),
             id: id.into(),
             exports: Labels::from([("root".into(), self.root().join(id).display().to_string())]),
+            capabilities: self.inner.state.lock().remaps.then(|| "remap-ids".to_owned()).into_iter().collect(),
             error: None,
         });
         let all = snapshotters.into_iter().filter(|plugin| kind.is_empty() || plugin.kind == kind).collect();
@@ -290,6 +303,11 @@ impl Containerd for Fake {
     }
     fn read_content(&self, call: &Call, digest: &str, max_bytes: u64) -> Result<Vec<u8>> {
         self.serve(call, "read_content", |s| s.read_content(digest, max_bytes))
+    }
+    fn copy_content(&self, call: &Call, digest: &str, to: &mut dyn Write) -> Result<u64> {
+        let bytes = self.serve(call, "copy_content", |s| s.read_content(digest, u64::MAX))?;
+        to.write_all(&bytes)?;
+        Ok(bytes.len() as u64)
     }
     fn write_content(&self, call: &Call, reference: &str, blob: &Content, from: &mut dyn Source) -> Result<()> {
         // The source is read outside the lock: it may be a pipe.

@@ -16,6 +16,7 @@ pub use runc::{config_file, RuncOptions};
 pub use source::Source;
 pub use types::*;
 
+use std::io::Write;
 use std::sync::Arc;
 
 use crate::call::Call;
@@ -98,6 +99,8 @@ pub trait Containerd: Send + Sync {
     fn content(&self, call: &Call, digest: &str) -> Result<Content>;
     /// A whole blob, refused with `ResourceExhausted` over `max_bytes`: for manifests and configs, not for layers.
     fn read_content(&self, call: &Call, digest: &str, max_bytes: u64) -> Result<Vec<u8>>;
+    /// Streams a blob to `to`; returns its size.
+    fn copy_content(&self, call: &Call, digest: &str, to: &mut dyn Write) -> Result<u64>;
     /// Streams a blob of known size and digest into the store under ingest reference `reference`. A blob that is
     /// there already is success, and gets the labels. What an earlier attempt has left under the reference is not asked
     /// for again. `FailedPrecondition` if what was written is not this blob; it is dropped.

@@ -149,13 +149,13 @@ fn append_file(tar: &mut tar::Builder<&mut dyn Write>, file: &NewFile<'_>) -> Re
     Ok(tar.append_data(&mut header(EntryType::Regular, file.mode, length), file.path, bytes)?)
 }
 
-fn append<W: Write>(tar: &mut tar::Builder<W>, path: &str, bytes: &[u8]) -> Result<()> {
+pub(super) fn append<W: Write>(tar: &mut tar::Builder<W>, path: &str, bytes: &[u8]) -> Result<()> {
     let mut header = header(EntryType::Regular, 0o644, bytes.len() as u64);
     tar.append_data(&mut header, path, bytes).context("build an image")
 }
 
 /// Only the header: its bytes follow by other means, and [`pad`].
-fn append_header<W: Write>(tar: &mut tar::Builder<W>, path: &str, length: u64) -> Result<()> {
+pub(super) fn append_header<W: Write>(tar: &mut tar::Builder<W>, path: &str, length: u64) -> Result<()> {
     let mut header = header(EntryType::Regular, 0o644, length);
     header.set_path(path).and_then(|()| {
         header.set_cksum();
@@ -165,7 +165,7 @@ fn append_header<W: Write>(tar: &mut tar::Builder<W>, path: &str, length: u64) -
 }
 
 /// The zeros after `length` bytes of an entry.
-fn pad(out: &mut dyn Write, length: u64) -> Result<()> {
+pub(super) fn pad(out: &mut dyn Write, length: u64) -> Result<()> {
     let short = length.next_multiple_of(512) - length;
     io::copy(&mut io::repeat(0).take(short), out).context("build an image")?;
     Ok(())
@@ -182,7 +182,7 @@ fn header(kind: EntryType, mode: u32, length: u64) -> Header {
     header
 }
 
-fn blob_path(digest: &str) -> String {
+pub(super) fn blob_path(digest: &str) -> String {
     format!("blobs/{}", digest.replacen(':', "/", 1))
 }
 

@@ -8,6 +8,8 @@ mod archive;
 pub mod build;
 mod digest;
 mod document;
+pub mod export;
+pub mod folder;
 pub mod fs_info;
 pub mod import;
 mod labels;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use cricket_proto::runtime::AttachRequest;
 
 use super::buffer::Moved;
-use super::remote::{Client, Process, Role};
+use super::role::{Client, Process, Role};
 use super::status::Outcome;
 use super::Shared;
 use crate::call::Call;
@@ -135,7 +135,8 @@ impl Process for Attached {
 
     fn resize(&mut self, width: u32, height: u32) {
         let call = Call::within(BUDGET);
-        if let Err(e) = self.rt.containerd.resize_pty(&call, self.container.id.as_str(), None, width, height).or_gone() {
+        if let Err(e) = self.rt.containerd.resize_pty(&call, self.container.id.as_str(), None, width, height).or_gone()
+        {
             log::debug!("resize the terminal of container {}: {e}", self.container.id);
         }
     }

@@ -210,7 +210,10 @@ mod tests {
         let mut refusal = Refusal::new("403 Forbidden", "no");
         refusal.headers.push(("X-Accepted", "a".into()));
         let text = String::from_utf8(refusal.answer()).unwrap();
-        assert!(text.starts_with("HTTP/1.1 403 Forbidden\r\n") && text.ends_with("X-Accepted: a\r\n\r\nno\n"), "{text}");
+        assert!(
+            text.starts_with("HTTP/1.1 403 Forbidden\r\n") && text.ends_with("X-Accepted: a\r\n\r\nno\n"),
+            "{text}"
+        );
         assert!(text.contains("Content-Length: 3\r\n"));
         let text = String::from_utf8(switching(&[("Upgrade", "SPDY/3.1")])).unwrap();
         assert_eq!(text, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n");

@@ -103,7 +103,13 @@ impl Pair {
         }
     }
 
-    fn connect(&mut self, socket: io::Result<TcpStream>, family: Family, other: Option<io::Result<TcpStream>>, mut why: Vec<String>) {
+    fn connect(
+        &mut self,
+        socket: io::Result<TcpStream>,
+        family: Family,
+        other: Option<io::Result<TcpStream>>,
+        mut why: Vec<String>,
+    ) {
         let begun = socket.and_then(|socket| connect_loopback(&socket, family, self.port).map(|()| socket));
         match (begun, other) {
             (Ok(socket), other) => self.state = State::Dialling(socket, family, other.and_then(Result::ok), why),

@@ -145,7 +145,7 @@ fn version(name: &str) -> Version {
 
 fn spdy(chosen: &str) -> Agreed {
     let answer = switching(&[("Upgrade", "SPDY/3.1"), (CHOSEN, chosen)]);
-    Agreed { wire: Box::new(Spdy::new()), answer, opening: Opening::ByClient }
+    Agreed { wire: Box::new(Spdy::default()), answer, opening: Opening::ByClient }
 }
 
 fn websocket(
@@ -219,7 +219,8 @@ mod tests {
         assert_eq!(version, Version::V1);
         assert!(!answer(agreed).contains("Protocol:"));
         for (offer, version) in [("base64.channel.k8s.io", Version::V1), ("v4.base64.channel.k8s.io", Version::V4)] {
-            let (_, got) = remote_command(&websocket_request(&format!("Sec-WebSocket-Protocol: {offer}\r\n"))).ok().unwrap();
+            let (_, got) =
+                remote_command(&websocket_request(&format!("Sec-WebSocket-Protocol: {offer}\r\n"))).ok().unwrap();
             assert_eq!(got, version);
         }
     }

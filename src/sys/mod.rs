@@ -9,6 +9,7 @@ pub mod fifo;
 #[cfg(not(cricket_shim))]
 pub mod grpc_deadline;
 pub mod heap;
+pub mod inotify;
 pub mod lock_file;
 pub mod mount;
 pub mod namespace;
@@ -26,6 +27,8 @@ pub mod socket;
 pub mod stack;
 pub mod terminal;
 pub mod thread;
+pub mod userns;
+pub mod view;
 pub mod watch;
 pub mod xattr;
 

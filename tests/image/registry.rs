@@ -109,7 +109,7 @@ impl Layer {
         let mut tar = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
-        header.set_mode(0o644);
+        header.set_mode(0o755);
         tar.append_data(&mut header, name, content).expect("in memory");
         let plain = tar.into_inner().expect("in memory");
         Layer { stored: plain.clone(), kind: "", plain }

@@ -33,7 +33,8 @@ fn counters_of_a_container() {
     assert!(memory.page_faults.value > 0, "{before:?}");
 
     // Half a second of one processor and 8 MiB of shared memory at least.
-    node.cri.sh(&id, "t=$(($(cut -d. -f1 /proc/uptime) + 2)); while [ $(cut -d. -f1 /proc/uptime) -lt $t ]; do :; done");
+    node.cri
+        .sh(&id, "t=$(($(cut -d. -f1 /proc/uptime) + 2)); while [ $(cut -d. -f1 /proc/uptime) -lt $t ]; do :; done");
     node.cri.sh(&id, "busybox dd if=/dev/zero of=/dev/shm/eight bs=1M count=8");
     let after = node.cri.stats(&id);
     let spent = after.cpu.usage_core_nano_seconds.value - before.cpu.usage_core_nano_seconds.value;

@@ -75,13 +75,21 @@ fn bad_input() {
     assert_refused(attach_of(|r| r.stdout = false), Kind::InvalidArgument, &["stdin, stdout and stderr"]);
     assert_refused(attach_of(|r| r.container_id = "x".into()), Kind::NotFound, &["\"x\""]);
     for port in [0, -1, 65536] {
-        assert_refused(sandbox::port_forward(&world, &call(), ports(&pod, &[80, port])), Kind::InvalidArgument, &["port"]);
+        assert_refused(
+            sandbox::port_forward(&world, &call(), ports(&pod, &[80, port])),
+            Kind::InvalidArgument,
+            &["port"],
+        );
     }
     assert_refused(sandbox::port_forward(&world, &call(), ports("x", &[])), Kind::NotFound, &["\"x\""]);
 
     let created = world.container(&pod, "b");
     assert_refused(container::exec(&world, &call(), exec(&created)), Kind::FailedPrecondition, &["not been started"]);
-    assert_refused(container::attach(&world, &call(), attach(&created)), Kind::FailedPrecondition, &["not been started"]);
+    assert_refused(
+        container::attach(&world, &call(), attach(&created)),
+        Kind::FailedPrecondition,
+        &["not been started"],
+    );
     world.stop_pod(&pod).expect("stop");
     assert_refused(container::exec(&world, &call(), exec(&id)), Kind::FailedPrecondition, &["has exited"]);
     assert_refused(sandbox::port_forward(&world, &call(), ports(&pod, &[])), Kind::FailedPrecondition, &["not ready"]);

@@ -5,9 +5,7 @@ use std::collections::HashMap;
 use cricket::container;
 use cricket::containerd::fake::Fault;
 use cricket::error::Kind;
-use cricket_proto::runtime::{
-    ContainerStats, ContainerStatsFilter, ContainerStatsRequest, ListContainerStatsRequest,
-};
+use cricket_proto::runtime::{ContainerStats, ContainerStatsFilter, ContainerStatsRequest, ListContainerStatsRequest};
 
 use crate::world::{call, World};
 

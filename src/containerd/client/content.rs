@@ -1,6 +1,6 @@
 //! Blobs: read, write with resume, label, unpack.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use cricket_proto::content::{
     AbortRequest, Info, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction, WriteContentRequest,
@@ -40,6 +40,18 @@ pub(super) fn read(client: &Client, call: &Call, digest: &str, max_bytes: u64) -
         Ok(())
     })?;
     Ok(blob)
+}
+
+pub(super) fn copy(client: &Client, call: &Call, digest: &str, to: &mut dyn Write) -> Result<u64> {
+    let request = ReadContentRequest { digest: digest.to_owned(), ..ReadContentRequest::default() };
+    let mut copied = 0;
+    // It takes as long as whoever reads it takes.
+    client.long_stream(call, &content::READ, &request, |message| {
+        call.check()?;
+        copied += message.data.len() as u64;
+        to.write_all(&message.data).context("write")
+    })?;
+    Ok(copied)
 }
 
 pub(super) fn label(client: &Client, call: &Call, digest: &str, labels: &Labels) -> Result<()> {

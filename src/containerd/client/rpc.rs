@@ -32,11 +32,22 @@ impl Client {
         call: &Call,
         method: &Method<Q, R>,
         request: &Q,
-        mut each: impl FnMut(R) -> Result<()>,
+        each: impl FnMut(R) -> Result<()>,
     ) -> Result<()> {
         let bounded = if call.deadline().is_some() { call.clone() } else { call.at_most(QUICK) };
+        self.long_stream(&bounded, method, request, each)
+    }
+
+    /// The same, bounded by `call` only.
+    pub(super) fn long_stream<Q, R>(
+        &self,
+        call: &Call,
+        method: &Method<Q, R>,
+        request: &Q,
+        mut each: impl FnMut(R) -> Result<()>,
+    ) -> Result<()> {
         let mut receiver: ClientSStreamReceiver<R> =
-            self.peer.rpc().server_streaming(method, request, self.options(&bounded)?).map_err(|e| self.error(e))?;
+            self.peer.rpc().server_streaming(method, request, self.options(call)?).map_err(|e| self.error(e))?;
         while let Some(message) = block_on(receiver.next()) {
             if let Err(e) = message.map_err(|e| self.error(e)).and_then(&mut each) {
                 receiver.cancel();

@@ -46,8 +46,11 @@ impl Archive {
     pub fn open(file: &Path, spool_dir: &Path) -> Result<Self> {
         let opened = File::open(file).with_context(|| format!("open {}", file.display()))?;
         let file_type = opened.metadata().context("stat the archive")?.file_type();
+        if file_type.is_dir() {
+            return Ok(Archive { entries: Entries::index(packed(file, spool_dir)?)? });
+        }
         if !(file_type.is_file() || file_type.is_fifo() || file_type.is_socket() || file_type.is_char_device()) {
-            return Err(Error::invalid(format!("{}: is no file (pack the directory with tar)", file.display())));
+            return Err(Error::invalid(format!("{}: is neither a file nor a folder", file.display())));
         }
         let mut stream = BufReader::new(opened);
         let compression = magic(stream.fill_buf().context("read the archive")?);
@@ -111,19 +114,39 @@ fn decoder(stream: BufReader<File>, compression: Compression) -> Result<Box<dyn 
 
 /// Copies `from` to a file that has no name any more, so that nothing is left of it however we end.
 fn spool(mut from: Box<dyn Read>, dir: &Path) -> Result<File> {
-    let path = dir.join(format!("import-{}", random_hex()?));
-    let spool = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
-    let mut spool = spool.with_context(|| format!("create {}", path.display()))?;
-    std::fs::remove_file(&path).with_context(|| format!("unlink {}", path.display()))?;
+    let mut spool = unnamed(dir)?;
     match io::copy(&mut from, &mut spool) {
         Ok(_) => Ok(spool),
-        Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Err(Error::caused(
-            crate::error::Kind::ResourceExhausted,
-            format!("spool the archive in {}", dir.display()),
-            e,
-        )),
+        Err(e) if is_full(&e) => Err(full(dir, e)),
         Err(e) => Err(Error::invalid(format!("uncompress the archive: {e}"))),
     }
+}
+
+/// A folder as the archive that it would be, in a file without a name.
+fn packed(folder: &Path, dir: &Path) -> Result<File> {
+    let mut tar = tar::Builder::new(unnamed(dir)?);
+    tar.follow_symlinks(false);
+    let done = tar.append_dir_all("", folder).and_then(|()| tar.into_inner());
+    done.map_err(|e| match is_full(&e) {
+        true => full(dir, e),
+        false => Error::from(e).context(format!("read {}", folder.display())),
+    })
+}
+
+fn is_full(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn full(dir: &Path, e: io::Error) -> Error {
+    Error::caused(crate::error::Kind::ResourceExhausted, format!("spool the archive in {}", dir.display()), e)
+}
+
+fn unnamed(dir: &Path) -> Result<File> {
+    let path = dir.join(format!("import-{}", random_hex()?));
+    let spool = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+    let spool = spool.with_context(|| format!("create {}", path.display()))?;
+    std::fs::remove_file(&path).with_context(|| format!("unlink {}", path.display()))?;
+    Ok(spool)
 }
 
 /// A document of the archive by its name there.

@@ -47,7 +47,7 @@ struct Side {
 
 impl Side {
     fn new() -> Side {
-        let mut side = Side { spdy: Spdy::new(), input: Buffer::new(64 << 10), out: Buffer::new(136 << 10) };
+        let mut side = Side { spdy: Spdy::default(), input: Buffer::new(64 << 10), out: Buffer::new(136 << 10) };
         assert_eq!(side.next().unwrap(), Next::Starved);
         side.sent();
         side
@@ -120,12 +120,7 @@ fn streams_open_carry_bytes_and_end_in_any_pieces() {
         assert_eq!(text, "hello", "in pieces of {piece}");
         assert_eq!(
             rest,
-            [
-                "open 1 [(\"streamtype\", \"error\")]",
-                "open 3 [(\"streamtype\", \"stdin\")]",
-                "Ended(3)",
-                "Ended(1)"
-            ]
+            ["open 1 [(\"streamtype\", \"error\")]", "open 3 [(\"streamtype\", \"stdin\")]", "Ended(3)", "Ended(1)"]
         );
         assert_eq!(side.sent().iter().filter(|b| **b == 0x80).count(), 2, "two SYN_REPLY");
     }
@@ -231,7 +226,8 @@ fn the_clients_window_is_renewed_as_its_bytes_are_used() {
     side.hears(Peer::new().data(1, 0, &half));
     side.all().unwrap();
     let sent = side.sent();
-    let renewed = [numbers(kind::WINDOW_UPDATE, [0, OUR_WINDOW / 2]), numbers(kind::WINDOW_UPDATE, [1, OUR_WINDOW / 2])];
+    let renewed =
+        [numbers(kind::WINDOW_UPDATE, [0, OUR_WINDOW / 2]), numbers(kind::WINDOW_UPDATE, [1, OUR_WINDOW / 2])];
     assert_eq!(sent, renewed.concat());
 }
 
@@ -263,12 +259,8 @@ fn what_we_say_is_a_frame() {
     side.spdy.end(1, &mut side.out);
     side.spdy.end(1, &mut side.out);
     side.spdy.goodbye(&mut side.out);
-    let expected = [
-        &Head::Data(1, 0, 3).write()[..],
-        b"abc",
-        &Head::Data(1, FIN, 0).write(),
-        &numbers(kind::GOAWAY, [1, 0]),
-    ];
+    let expected =
+        [&Head::Data(1, 0, 3).write()[..], b"abc", &Head::Data(1, FIN, 0).write(), &numbers(kind::GOAWAY, [1, 0])];
     assert_eq!(side.sent(), expected.concat());
 }
 
