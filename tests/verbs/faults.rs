@@ -78,6 +78,8 @@ fn run_pod_sandbox_does_not_depend_on_containerd() {
 }
 
 fn with_shared_pids(world: &World) -> cricket_proto::runtime::RunPodSandboxRequest {
+    // Whose namespaces can be pinned.
+    world.fake.tasks_are(std::process::id());
     let mut request = world.request("a");
     *requests::namespaces(&mut request) = requests::shared_pids();
     request

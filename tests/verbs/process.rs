@@ -15,6 +15,8 @@ use crate::world::{assert_refused, call, eventually, World};
 const ALWAYS: &str = "sandbox_process = \"always\"\n";
 
 fn pod(world: &World, name: &str) -> String {
+    // Whose namespaces can be pinned.
+    world.fake.tasks_are(std::process::id());
     let mut request = world.request(name);
     *namespaces(&mut request) = shared_pids();
     world.run(request).expect("run a pod sandbox")

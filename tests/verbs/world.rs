@@ -70,8 +70,6 @@ impl World {
         let snapshots = dir.path().join("snapshots");
         fs::create_dir(&snapshots).expect("make the directory of the snapshots");
         let fake = Fake::in_dir(&snapshots);
-        // Whose namespaces can be pinned.
-        fake.tasks_are(std::process::id());
         import_image(&fake, dir.path());
         fake.collect_garbage_always();
         fs::create_dir(dir.path().join("logs")).expect("make the log directory");
