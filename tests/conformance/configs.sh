@@ -49,6 +49,7 @@ containerd.address = "$dir/containerd.sock"
 cni.conf_dir = "$dir/net.d"
 cni.bin_dirs = ["$plugins"]
 cni.cache_dir = "$dir/cni"
+image.registry_dirs = ["$dir/certs.d"]
 runtime.runc.root = "$dir/runc"
 TOML
 }
