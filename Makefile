@@ -7,7 +7,7 @@ export FLAGS := --locked --target $(TARGET)$(if $(wildcard vendor/config.toml), 
 export CARGO_TARGET_DIR := $(CURDIR)/target
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help build debug test conformance demo lint vendor clean
+.PHONY: help build debug test conformance bench demo lint vendor clean
 help:
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
 
@@ -24,7 +24,7 @@ test: ## every ring of tests, on a containerd of their own; as root, installs wh
 	tools/setup.sh node
 	tools/test.sh
 
-conformance: ## critest on a cricket of its own; CONTAINERD=1.6 or 2, PEER=1, RUNTIME=handler, FOCUS=regexp; as root
+conformance: ## critest on a cricket of its own; CONTAINERD=1.6 or 2, SHIM=runc-v2, PEER=1, FOCUS=regexp; as root
 	tools/setup.sh conformance && $(MAKE) build
 	tests/conformance/wire.sh
 	tests/conformance/run.sh
@@ -32,6 +32,10 @@ conformance: ## critest on a cricket of its own; CONTAINERD=1.6 or 2, PEER=1, RU
 demo: ## a pod from nothing: a containerd and a cricket of its own, `cricket selftest`, nothing left; as root, installs too
 	tools/setup.sh node
 	tools/demo.sh
+
+bench: ## cricket beside containerd's own CRI plugin, a table in target/bench; as root; ONLY=pods,lists for a part
+	tools/setup.sh node
+	tools/bench.sh
 
 lint: ## formatting, clippy, licences and advisories
 	tools/setup.sh lint

@@ -2,10 +2,13 @@
 
 pub mod accounts;
 pub mod base_spec;
+pub mod cdi;
 pub mod devices;
+pub mod features;
 pub mod mounts;
 pub mod profiles;
 pub mod selinux;
+pub mod shims;
 
 use std::fs;
 use std::path::Path;

@@ -1,10 +1,11 @@
 //! Where everything is on disk. Pure: paths are computed, nothing is touched.
 //!
 //! ```text
-//! <root>/sandboxes/<id>/    record hostname hosts resolv.conf        durable
-//! <root>/containers/<id>/   status                                   durable
+//! <root>/sandboxes/<id>/    record hostname hosts resolv.conf images/ durable
+//! <root>/containers/<id>/   status resources                         durable
+//! <root>/pause/<version>/   pause dev/ proc/                         the root of sandbox processes
 //! <root>/shim/<digest>/     containerd-shim-cricket-v1               as long as a container was made with it
-//! <state>/sandboxes/<id>/   ipc uts shm/                             gone after a boot
+//! <state>/sandboxes/<id>/   ipc uts pid user shm/ images/            gone after a boot
 //! <state>/containers/<id>/  io/{stdin,stdout,stderr} exec/<id>/…     gone after a boot
 //! <netns_dir>/cricket-<id>                                           gone after a boot
 //! ```
@@ -56,6 +57,11 @@ impl Layout {
         self.sandbox_root(id).join("record")
     }
 
+    /// The parent of the root directories of sandbox processes, one for each version of cricket.
+    pub fn pause_roots(&self) -> PathBuf {
+        self.root.join("pause")
+    }
+
     /// Volatile files of a sandbox: pins and mounts.
     pub fn sandbox_state(&self, id: &SandboxId) -> PathBuf {
         self.state.join("sandboxes").join(id)
@@ -66,16 +72,28 @@ impl Layout {
         self.sandbox_state(id).join("shm")
     }
 
+    /// Where images are mounted for its containers.
+    pub fn image_mounts(&self, id: &SandboxId) -> PathBuf {
+        self.sandbox_state(id).join("images")
+    }
+
+    /// Which images may be mounted for its containers: a file for each.
+    pub fn image_notes(&self, id: &SandboxId) -> PathBuf {
+        self.sandbox_root(id).join("images")
+    }
+
     /// Where the namespaces are pinned that a sandbox does not share with the host. `ip netns` sees the network's; the
-    /// host's network goes with the host's name.
-    pub fn pins(&self, id: &SandboxId, options: &NamespaceOption) -> Namespaces {
+    /// host's network goes with the host's name. Only a sandbox with a process has a PID namespace to share.
+    pub fn pins(&self, id: &SandboxId, options: &NamespaceOption, process: bool) -> Namespaces {
         let host_network = options.network == NamespaceMode::NODE.into();
         let host_ipc = options.ipc == NamespaceMode::NODE.into();
+        let own_users = options.userns_options.as_ref().is_some_and(|o| o.mode == NamespaceMode::POD.into());
         Namespaces {
             net: (!host_network).then(|| self.netns_dir.join(format!("cricket-{id}"))),
             uts: (!host_network).then(|| self.sandbox_state(id).join("uts")),
             ipc: (!host_ipc).then(|| self.sandbox_state(id).join("ipc")),
-            pid: None,
+            user: own_users.then(|| self.sandbox_state(id).join("user")),
+            pid: (process && options.pid == NamespaceMode::POD.into()).then(|| self.sandbox_state(id).join("pid")),
         }
     }
 
@@ -99,6 +117,11 @@ impl Layout {
     /// Its status record.
     pub fn container_status(&self, id: &ContainerId) -> PathBuf {
         self.container_root(id).join("status")
+    }
+
+    /// The record of its limits, if they were updated.
+    pub fn container_resources(&self, id: &ContainerId) -> PathBuf {
+        self.container_root(id).join("resources")
     }
 
     /// Volatile files of a container: its FIFOs.

@@ -15,6 +15,7 @@ pub mod base64;
 // pure: no files, clock, environment, network
 pub mod reference;
 pub mod config;
+pub mod cdi;
 pub mod oci;
 pub mod layout;
 // the outside world and memory

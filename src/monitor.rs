@@ -1,17 +1,18 @@
 //! containerd's events become state changes. One thread; its connection lost, it reconnects and reconciles.
 
-use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::call::Call;
 use crate::container;
-use crate::containerd::{Event, EventStream};
+use crate::containerd::{Event, EventStream, Plugin};
 use crate::error::{Context, Error, Result};
 use crate::image;
 use crate::recover;
 use crate::runtime::Runtime;
+use crate::sandbox;
 use crate::sync::{Condvar, Mutex};
 use crate::workers::Workers;
 
@@ -19,6 +20,9 @@ use crate::workers::Workers;
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How long one pass of recovery or reconciliation may take.
 const PASS_BUDGET: Duration = Duration::from_secs(120);
+
+/// containerd's name for this kind of plugin.
+const SNAPSHOTTERS: &str = "io.containerd.snapshotter.v1";
 
 /// The running monitor. [`Monitor::stop`] ends it.
 pub struct Monitor {
@@ -69,9 +73,7 @@ impl Shared {
         let mut pause = RETRY.0;
         let mut recovered = false;
         while !self.inner.lock().stop {
-            let session = catch_unwind(AssertUnwindSafe(|| self.session(rt, &mut recovered)));
-            let session = session.unwrap_or_else(|_| Err(Error::internal("the monitor panicked: this is a bug")));
-            if let Err(e) = session {
+            if let Err(e) = self.session(rt, &mut recovered) {
                 if rt.connected() {
                     pause = RETRY.0;
                 }
@@ -93,8 +95,12 @@ impl Shared {
             let call = call.clone();
             Arc::new(move || call.cancel())
         });
+        let own = rt.clone();
+        // Beside the recovery: it takes as long as starting a program.
+        hand_over(&rt.workers, "features", move || own.learn_features());
         rt.containerd.ensure_namespace(&call)?;
         let mut events = rt.containerd.subscribe()?;
+        rt.set_remapping(remapping(&rt.containerd.plugins(&call, SNAPSHOTTERS)?));
         image::load::refresh_all(&image::at(rt), &call)?;
         if !*recovered {
             recover::recover(rt, &call)?;
@@ -132,6 +138,12 @@ impl Shared {
     }
 }
 
+/// Those of containerd's snapshotters that give files other owners.
+fn remapping(plugins: &[Plugin]) -> BTreeSet<String> {
+    let able = |p: &&Plugin| p.error.is_none() && p.capabilities.iter().any(|c| c == "remap-ids");
+    plugins.iter().filter(able).map(|p| p.id.clone()).collect()
+}
+
 fn handle_all(rt: &Arc<Runtime>, events: &mut dyn EventStream) -> Result<()> {
     while let Some(event) = events.next().map_err(|e: Error| e.context("containerd's event stream broke"))? {
         handle(rt, event);
@@ -143,8 +155,13 @@ fn handle_all(rt: &Arc<Runtime>, events: &mut dyn EventStream) -> Result<()> {
 fn handle(rt: &Arc<Runtime>, event: Event) {
     match event {
         Event::TaskExit { id, exec_id: None, exit, .. } => {
-            let Some(container) = rt.containers.exact(&id) else { return };
             let own = rt.clone();
+            let Some(container) = rt.containers.exact(&id) else {
+                if let Some(sandbox) = rt.sandboxes.exact(&id) {
+                    hand_over(&rt.workers, "exit", move || sandbox::process_ended(&own, &sandbox));
+                }
+                return;
+            };
             hand_over(&rt.workers, "exit", move || {
                 if let Some(settling) = container.begin_settle(exit) {
                     container::settle(&own, settling);

@@ -14,7 +14,7 @@ use protobuf::Message;
 use crate::call::Call;
 use crate::cgroup;
 use crate::clock;
-use crate::container::{self, METADATA_TYPE, OWN_SNAPSHOT};
+use crate::container::{self, IMAGE_VOLUME, METADATA_TYPE, OWN_SNAPSHOT};
 use crate::containerd::{Record, SnapshotRef, Task, TaskState};
 use crate::error::{Context, Error, Idempotent, Kind, Result};
 use crate::ids::{ContainerId, SandboxId};
@@ -49,7 +49,24 @@ pub fn recover(rt: &Runtime, call: &Call) -> Result<()> {
             log::error!("container {} cannot be recovered: {e}", record.id);
         }
     }
+    if let Err(e) = sandbox::sweep_pause_roots(rt) {
+        log::warn!("sweep what sandbox processes of other versions ran from: {e}");
+    }
+    sweep_processes(rt, call, &records);
     sweep(rt, call, &records)
+}
+
+/// Ends processes of sandboxes that are not there, or have none by their record.
+fn sweep_processes(rt: &Runtime, call: &Call, records: &[Record]) {
+    for record in records.iter().filter(|r| r.extensions.contains_key(sandbox::PROCESS_TYPE)) {
+        if rt.sandboxes.exact(&record.id).is_some_and(|sandbox| sandbox.process) {
+            continue;
+        }
+        log::info!("ending the process of pod sandbox {}, which does not exist", record.id);
+        if let Err(e) = sandbox::remove_process(rt, &call.at_most(UNDO_BUDGET), &record.id) {
+            log::warn!("end the process of pod sandbox {}: {e}", record.id);
+        }
+    }
 }
 
 /// The names in a directory; none if it does not exist.
@@ -78,7 +95,7 @@ fn recover_sandbox(rt: &Runtime, call: &Call, id: &SandboxId) -> Result<()> {
     let record = records::Sandbox { id: id.to_string(), ..record };
     let sandbox = Sandbox::from_record(&record, SandboxState::NotReady);
     if record.phase == Phase::PREPARING.into() {
-        match sandbox::teardown(rt, &call.at_most(UNDO_BUDGET), id, &sandbox.config) {
+        match sandbox::teardown(rt, &call.at_most(UNDO_BUDGET), &sandbox) {
             Ok(()) => {
                 let root = rt.layout.sandbox_root(id);
                 return fs::remove_dir_all(&root).or_gone().with_context(|| format!("remove {}", root.display()));
@@ -108,6 +125,11 @@ fn recover_container(rt: &Runtime, call: &Call, record: &Record, task: Option<&T
         ContainerState::Unknown
     });
     let container = Container::from_record(&record.id, &metadata, state);
+    match container::recorded_resources(rt, &container) {
+        Ok(Some(resources)) => container.set_resources(resources),
+        Ok(None) => {}
+        Err(e) => log::error!("container {} is shown with the limits it was created with: {e}", record.id),
+    }
     if let ContainerState::Running { pid, .. } = container.state() {
         container.set_oom_file(cgroup::oom_file(pid));
         if let Err(e) = container::reattach(rt, &container, &record.runtime) {
@@ -194,8 +216,10 @@ fn sweep(rt: &Runtime, call: &Call, records: &[Record]) -> Result<()> {
             snapshots => snapshots?,
         };
         for snapshot in snapshots {
-            if snapshot.labels.contains_key(OWN_SNAPSHOT) && !whole.contains(snapshot.key.as_str()) {
-                log::info!("removing snapshot {}: its container has no record", snapshot.key);
+            let of_container = snapshot.labels.contains_key(OWN_SNAPSHOT) && !whole.contains(snapshot.key.as_str());
+            let of_pod = snapshot.labels.get(IMAGE_VOLUME).is_some_and(|pod| rt.sandboxes.exact(pod).is_none());
+            if of_container || of_pod {
+                log::info!("removing snapshot {}: what it belongs to does not exist", snapshot.key);
                 let at = SnapshotRef { snapshotter, key: &snapshot.key };
                 if let Err(e) = rt.containerd.remove_snapshot(call, &at).or_gone() {
                     log::warn!("remove snapshot {}: {e}", snapshot.key);
@@ -222,6 +246,14 @@ pub fn reconcile(rt: &Runtime, call: &Call) -> Result<()> {
                 Err(e) if e.kind() == Kind::Unavailable => return Err(e),
                 Err(e) => log::warn!("container {}: {e}", container.id),
                 Ok(()) => {}
+            }
+        }
+    }
+    for sandbox in rt.sandboxes.list() {
+        if sandbox.process && sandbox.state() == SandboxState::Ready {
+            match tasks.iter().find(|t| t.id == sandbox.id.as_str()) {
+                Some(task) if alive.contains(task.id.as_str()) => sandbox.set_pid(task.pid),
+                _ => sandbox::reconcile_process(rt, &call.at_most(UNDO_BUDGET), &sandbox)?,
             }
         }
     }

@@ -1,18 +1,19 @@
 //! Everything a verb is given: configuration, the outside world, the stores.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
 use crate::call::Call;
 use crate::cni::Cni;
-use crate::config::{CgroupDriver, Config, Handler, UnsetSeccomp};
+use crate::config::{CgroupDriver, Config, Handler, Shim, ShimScope, UnsetSeccomp};
 use crate::containerd::Containerd;
 use crate::error::{Error, Result};
-use crate::host::Host;
+use crate::host::features::{self, Features};
+use crate::host::{self, Host};
 use crate::layout::Layout;
 use crate::oci::facts::{CgroupMode, HandlerFacts};
 use crate::shipped::Shipped;
@@ -68,6 +69,10 @@ pub struct Runtime {
     /// Whether containerd answers.
     connected: AtomicBool,
     clamp_noted: AtomicBool,
+    /// By the binary of the OCI runtime, `None` for the shim's own choice.
+    features: OnceLock<Vec<(Option<PathBuf>, Features)>>,
+    /// Snapshotters that give files other owners.
+    remapping: Mutex<BTreeSet<String>>,
 }
 
 /// The parts a [`Runtime`] is put together from.
@@ -111,6 +116,8 @@ impl Runtime {
             became_ready: Condvar::new(),
             connected: AtomicBool::new(false),
             clamp_noted: AtomicBool::new(false),
+            features: OnceLock::new(),
+            remapping: Mutex::default(),
             config,
         }
     }
@@ -178,22 +185,95 @@ impl Runtime {
         })
     }
 
-    /// A handler, as far as an OCI spec depends on it.
+    /// Asks every OCI runtime what it can do. Blocks for them, once.
+    pub fn learn_features(&self) {
+        self.features.get_or_init(|| {
+            let mut known: Vec<(Option<PathBuf>, Features)> = Vec::new();
+            for handler in self.config.runtimes.values().filter(|h| h.is_runc()) {
+                if known.iter().any(|(binary, _)| *binary == handler.binary) {
+                    continue;
+                }
+                let asked = features::ask(handler.binary.as_deref(), &self.host.kernel);
+                let answer = asked.unwrap_or_else(|e| {
+                    log::info!("no recursive read-only mounts, mapped mounts or user namespaces: {e}");
+                    Features::default()
+                });
+                known.push((handler.binary.clone(), answer));
+            }
+            known
+        });
+    }
+
+    /// What the OCI runtime of a handler can do; nothing until it is known, and for those that we cannot ask.
+    pub fn features(&self, handler: &Handler) -> Features {
+        let known = self.features.get().into_iter().flatten();
+        let of_binary = known.filter(|(binary, _)| handler.is_runc() && *binary == handler.binary);
+        of_binary.map(|(_, features)| *features).next().unwrap_or_default()
+    }
+
+    /// These snapshotters give files other owners, as containerd says.
+    pub fn set_remapping(&self, snapshotters: BTreeSet<String>) {
+        *self.remapping.lock() = snapshotters;
+    }
+
+    /// containerd's name for the shim of a handler's containers. Ours does not mount root file systems with other owners:
+    /// pods with `users` of their own have containerd's.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if ours is demanded and containerd cannot run it.
+    pub fn shim(&self, handler: &Handler, users: bool) -> Result<String> {
+        match users {
+            true => Ok(handler.runtime_type.clone()),
+            false => self.shipped.runtime_type(handler),
+        }
+    }
+
+    /// What is not there that pods with users of their own need, if anything.
+    pub fn lacks_for_users(&self, handler: &Handler) -> Option<&'static str> {
+        let features = self.features(handler);
+        if handler.shim == Shim::Cricket {
+            Some("containerd's own shim, not `shim = \"cricket\"`")
+        } else if !features.user_namespaces {
+            Some("an OCI runtime that makes user namespaces")
+        } else if !features.idmap_mounts {
+            Some("an OCI runtime that maps the owners of mounts, as runc 1.2 does, and Linux 5.12")
+        } else if !self.remapping.lock().contains(self.config.snapshotter(handler)) {
+            Some("a snapshotter that maps the owners of files, as overlayfs of containerd 2.0 does")
+        } else {
+            None
+        }
+    }
+
+    /// A handler, as far as an OCI spec depends on it. Blocks until its OCI runtime has said what it can do.
     pub fn handler_facts(&self, handler: &Handler) -> HandlerFacts {
+        self.learn_features();
+        let Features { recursive_read_only, idmap_mounts, user_namespaces } = self.features(handler);
         HandlerFacts {
+            recursive_read_only,
+            idmap_mounts,
+            user_namespaces,
             systemd_cgroup: self.systemd_cgroup(handler),
+            shim_group: self.shim_group(handler),
             privileged_without_host_devices: handler.privileged_without_host_devices,
             seccomp_by_default: self.config.unset_seccomp_profile == UnsetSeccomp::RuntimeDefault,
             selinux: self.config.enable_selinux,
             pod_annotations: handler.pod_annotations.clone(),
             container_annotations: handler.container_annotations.clone(),
-            ..HandlerFacts::default()
         }
     }
 
     /// The base of a handler's specs, if it has one.
     pub fn base_spec(&self, handler: &Handler) -> Option<&Value> {
         self.base_specs.get(handler.base_spec.as_ref()?)
+    }
+
+    /// Whom the shim of a container serves beside it, if that is not its pod. Looks for the shim on disk.
+    fn shim_group(&self, handler: &Handler) -> Option<String> {
+        let whole_node = self.config.shim_scope == ShimScope::Node && handler.is_runc();
+        whole_node.then(|| {
+            let shim = self.shipped.runtime_type(handler);
+            host::shims::group(shim.as_deref().unwrap_or(&handler.runtime_type))
+        })
     }
 
     /// Says once that out-of-memory scores cannot be lowered here.

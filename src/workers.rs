@@ -6,7 +6,6 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -179,10 +178,7 @@ impl Shared {
     fn run(&self) {
         while let Some(Queued { name, work, seat }) = self.next() {
             sys::thread::set_name(name);
-            // The dispatcher answers for verbs that panic; this keeps the count of threads right whatever happens.
-            if catch_unwind(AssertUnwindSafe(work)).is_err() {
-                log::error!("{name}: the worker panicked");
-            }
+            work();
             sys::thread::set_name(IDLE);
             drop(seat);
         }
@@ -251,16 +247,6 @@ mod tests {
         let workers = pool(4);
         for _ in 0..10 {
             workers.reserve().expect("a place").run("Quick", || ());
-            assert!(workers.drain(patience()));
-        }
-        assert_eq!(workers.shared.inner.lock().threads, 1);
-    }
-
-    #[test]
-    fn a_panic_costs_neither_thread_nor_place() {
-        let workers = pool(2);
-        for _ in 0..8 {
-            workers.reserve().expect("a place").run("Panics", || panic!("on purpose"));
             assert!(workers.drain(patience()));
         }
         assert_eq!(workers.shared.inner.lock().threads, 1);

@@ -123,7 +123,9 @@ fn what_documents_point_at_exists() {
         }
         // Paths in the repository, in code: `src/…`, `tests/…`.
         for code in text.split('`').skip(1).step_by(2) {
-            let ours = ["src/", "tests/", "proto/", "docs/", "dist/"].iter().any(|folder| code.starts_with(folder));
+            let ours = ["src/", "tests/", "benches/", "proto/", "docs/", "dist/"]
+                .iter()
+                .any(|folder| code.starts_with(folder));
             if ours && !code.contains(['…', '<', ' ']) {
                 assert!(top().join(code).exists(), "{document}: `{code}` does not exist");
             }

@@ -104,10 +104,6 @@ fn work(stage: &Stage, _: &Call, _: ImageFsInfoRequest) -> Result<ImageFsInfoRes
     Ok(ImageFsInfoResponse::default())
 }
 
-fn panic(_: &Stage, _: &Call, _: RemoveContainerRequest) -> Result<RemoveContainerResponse> {
-    panic!("the invariant of the test")
-}
-
 /// An answer as long as asked for.
 fn grow(_: &Stage, _: &Call, request: ExecRequest) -> Result<ExecResponse> {
     let length = request.container_id.parse().unwrap_or(request.container_id.len());
@@ -140,13 +136,25 @@ fn flood(
     }
 }
 
+/// Says on which thread it ran.
+fn at_once(_: &Stage, call: &Call, request: ContainerStatusRequest) -> Result<ContainerStatusResponse> {
+    call.check()?;
+    if request.container_id == "missing" {
+        return Err(Error::not_found("container missing"));
+    }
+    let thread = fs::read_to_string("/proc/thread-self/comm").expect("proc is mounted").trim_end().to_owned();
+    let padding = "x".repeat(request.container_id.parse().unwrap_or(0));
+    let info = [("thread".to_owned(), thread), ("padding".to_owned(), padding)].into();
+    Ok(ContainerStatusResponse { info, ..Default::default() })
+}
+
 fn table(table: Table<Stage>) -> Table<Stage> {
     table
-        .quick(&rpc::VERSION, version)
+        .instant(&rpc::VERSION, version)
+        .instant_unless(|request| request.verbose, &rpc::CONTAINER_STATUS, at_once)
         .unary(&rpc::START_CONTAINER, fail)
         .unary(&rpc::STOP_CONTAINER, hold)
         .unary(&rpc::EXEC_SYNC, wait)
-        .unary(&rpc::REMOVE_CONTAINER, panic)
         .unary(&rpc::EXEC, grow)
         .quick(&image_service::IMAGE_FS_INFO, work)
         .stream(&rpc::GET_CONTAINER_EVENTS, stream)
@@ -216,6 +224,28 @@ impl Drop for Node {
         }
         fs::remove_dir_all(&self.folder).ok();
     }
+}
+
+#[test]
+fn what_is_in_memory_is_answered_on_the_grpc_thread_and_what_may_block_is_not() {
+    let node = Node::start("instant");
+    let client = node.connect();
+    let thread = |id: &str, verbose: bool| {
+        let request = ContainerStatusRequest { container_id: id.into(), verbose, ..Default::default() };
+        ask(&client, &rpc::CONTAINER_STATUS, &request)
+            .map(|answer| (answer.info["thread"].clone(), answer.info["padding"].len()))
+    };
+    // Longer than any buffer on the way.
+    for length in [0, 4_000_000] {
+        assert_eq!(thread(&length.to_string(), false), Ok(("cri-0".into(), length)));
+        assert_eq!(thread(&length.to_string(), true), Ok(("ContainerStatus".into(), length)));
+    }
+    for verbose in [false, true] {
+        assert_eq!(thread("missing", verbose), Err((RpcStatusCode::NOT_FOUND, "container missing".into())));
+    }
+    assert!(thread("1", false).is_ok(), "it goes on");
+    node.stage.recovering.store(true, Ordering::Release);
+    assert_eq!(thread("1", false).map_err(|(code, _)| code), Err(RpcStatusCode::UNAVAILABLE));
 }
 
 fn rand() -> u64 {
@@ -321,19 +351,6 @@ fn a_thousand_callers_share_few_workers_which_end_again() {
 }
 
 #[test]
-fn a_panic_costs_one_call() {
-    let node = Node::with_calls("panic", 8);
-    let client = node.connect();
-    for _ in 0..50 {
-        let (code, message) =
-            ask(&client, &rpc::REMOVE_CONTAINER, &RemoveContainerRequest::default()).map(drop).expect_err("a panic");
-        assert_eq!(code, RpcStatusCode::INTERNAL);
-        assert_eq!(message, "this is a bug in RemoveContainer: the invariant of the test");
-    }
-    assert!(ask(&client, &rpc::VERSION, &VersionRequest::default()).is_ok());
-}
-
-#[test]
 fn too_many_calls_are_refused_at_once_and_the_others_are_served() {
     let node = Node::with_calls("many", 8);
     let client = node.connect();
@@ -369,7 +386,7 @@ fn until_it_is_ready_every_call_is_unavailable() {
     node.stage.recovering.store(true, Ordering::Release);
     let expected = (RpcStatusCode::UNAVAILABLE, "cricket is not ready: containerd does not answer".to_owned());
     assert_eq!(ask(&client, &rpc::VERSION, &VersionRequest::default()).map(drop), Err(expected.clone()));
-    assert_eq!(ask(&client, &rpc::REMOVE_CONTAINER, &RemoveContainerRequest::default()).map(drop), Err(expected));
+    assert_eq!(ask(&client, &rpc::START_CONTAINER, &StartContainerRequest::default()).map(drop), Err(expected));
     node.stage.recovering.store(false, Ordering::Release);
     assert!(ask(&client, &rpc::VERSION, &VersionRequest::default()).is_ok());
 }

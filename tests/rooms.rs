@@ -37,7 +37,7 @@ fn the_house_stands() {
     assert!(house.rooms.len() > 20, "the list of rooms is not read: {:?}", house.rooms);
     assert!(["reference", "config", "oci", "layout"].iter().all(|room| house.pure.iter().any(|p| p == room)));
     let mut files = vec![top().join("build.rs"), top().join("proto/build.rs"), top().join("shim/build.rs")];
-    for folder in ["src", "tests", "proto/src", "shim/src"] {
+    for folder in ["src", "tests", "benches", "proto/src", "shim/src"] {
         sources(&top().join(folder), &mut files);
     }
     files.sort();

@@ -43,6 +43,7 @@ pub(super) fn checked(config: Config) -> Result<Config> {
     range("shutdown_grace", config.shutdown_grace.as_secs(), 0..=3600)?;
     range("max_calls", config.max_calls as u64, 8..=4096)?;
     range("log_line_bytes", config.log_line_bytes as u64, 256..=1 << 20)?;
+    config.cdi_dirs.iter().try_for_each(|dir| path("cdi_dirs", dir))?;
     let streaming = &config.streaming;
     if !streaming.address.is_loopback() {
         let problem = format!("`{}` must be a loopback address: sessions are not encrypted", streaming.address);
@@ -159,6 +160,7 @@ mod tests {
             ("max_calls = 5000", "max_calls"),
             ("shutdown_grace = 4000", "shutdown_grace"),
             ("log_line_bytes = 0", "log_line_bytes"),
+            ("cdi_dirs = [\"cdi\"]", "cdi_dirs"),
             ("default_runtime = \"kata\"", "default_runtime"),
             ("[containerd]\naddress = \"x\"", "containerd.address"),
             ("[containerd]\nsnapshotter = \"\"", "containerd.snapshotter"),

@@ -37,6 +37,12 @@ pub struct Config {
     pub log_line_bytes: usize,
     /// Who manages cgroups.
     pub cgroup_driver: CgroupDriver,
+    /// Which sandboxes have a process.
+    pub sandbox_process: SandboxProcess,
+    /// Folders of CDI specifications; the devices of a later one hide those of an earlier one.
+    pub cdi_dirs: Vec<PathBuf>,
+    /// Devices belong to the user and group that the container runs as.
+    pub device_ownership_from_security_context: bool,
     /// What filters the system calls of a container that names no profile.
     pub unset_seccomp_profile: UnsetSeccomp,
     /// Containers get SELinux labels where SELinux is on.
@@ -45,6 +51,8 @@ pub struct Config {
     pub unprivileged_ports: bool,
     /// Pings are free for everybody in pods with a network of their own.
     pub unprivileged_ping: bool,
+    /// Which containers share a shim of the runc family.
+    pub shim_scope: ShimScope,
     /// The containerd that works for us.
     pub containerd: Containerd,
     /// Pod networking.
@@ -185,6 +193,24 @@ pub enum CgroupDriver {
     Systemd,
 }
 
+/// Which containers share a shim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShimScope {
+    /// Those of a pod.
+    Pod,
+    /// All of the node.
+    Node,
+}
+
+/// Which sandboxes have a process of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SandboxProcess {
+    /// Those whose containers share a PID namespace: something must be its first process.
+    Auto,
+    /// All: cAdvisor counts the network traffic of a pod only where there is one.
+    Always,
+}
+
 impl Config {
     /// The configuration that `text` (TOML) and, over it, `flags` mean.
     ///
@@ -211,6 +237,23 @@ impl Default for Config {
     }
 }
 
+impl Handler {
+    /// Whether its shim is of the runc family, whose options and annotations we know.
+    pub fn is_runc(&self) -> bool {
+        self.runtime_type.contains(".runc.")
+    }
+}
+
+impl ShimScope {
+    /// The word in the configuration file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ShimScope::Pod => "pod",
+            ShimScope::Node => "node",
+        }
+    }
+}
+
 impl CgroupDriver {
     /// The word in the configuration file.
     pub fn as_str(self) -> &'static str {
@@ -218,6 +261,16 @@ impl CgroupDriver {
             CgroupDriver::Auto => "auto",
             CgroupDriver::Cgroupfs => "cgroupfs",
             CgroupDriver::Systemd => "systemd",
+        }
+    }
+}
+
+impl SandboxProcess {
+    /// The word in the configuration file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SandboxProcess::Auto => "auto",
+            SandboxProcess::Always => "always",
         }
     }
 }
@@ -244,6 +297,7 @@ mod tests {
         assert_eq!(config.default_runtime, "runc");
         assert_eq!(config.log_line_bytes, 16384);
         assert_eq!(config.cgroup_driver, CgroupDriver::Auto);
+        assert_eq!(config.shim_scope, ShimScope::Pod);
     }
 
     #[test]
@@ -252,10 +306,12 @@ mod tests {
             socket = "/tmp/a \"b\".sock"
             log_level = "debug"
             cgroup_driver = "systemd"
+            sandbox_process = "always"
             unset_seccomp_profile = "runtime/default"
             enable_selinux = true
             unprivileged_ports = false
             unprivileged_ping = false
+            shim_scope = "node"
             default_runtime = "kata"
             [cni]
             bin_dirs = ["/a", "/b"]

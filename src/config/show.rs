@@ -32,6 +32,15 @@ pub(super) fn toml(config: &Config) -> String {
     page.key("log_line_bytes", config.log_line_bytes);
     page.note("auto, cgroupfs or systemd. The kubelet takes ours from 1.31 on; an older one must be told the same.");
     page.key("cgroup_driver", text(config.cgroup_driver.as_str()));
+    page.note(
+        "Which sandboxes have a process: auto (those with a shared PID namespace) or always (for cAdvisor's counters",
+    );
+    page.note("of pod networks).");
+    page.key("sandbox_process", text(config.sandbox_process.as_str()));
+    page.note("Folders of CDI specifications, of which a later one wins; none: no CDI devices.");
+    page.key("cdi_dirs", list(config.cdi_dirs.iter().map(|dir| path(dir))));
+    page.note("Devices of a container belong to its runAsUser and runAsGroup instead of the owners on the node.");
+    page.key("device_ownership_from_security_context", config.device_ownership_from_security_context);
     page.note("What filters the system calls of a container that names no profile: unconfined or runtime/default.");
     page.key("unset_seccomp_profile", text(config.unset_seccomp_profile.as_str()));
     page.note("Whether containers get SELinux labels, where SELinux is on.");
@@ -39,6 +48,10 @@ pub(super) fn toml(config: &Config) -> String {
     page.note("Whether ports below 1024, and pings, are free for everybody in pods with a network of their own.");
     page.key("unprivileged_ports", config.unprivileged_ports);
     page.key("unprivileged_ping", config.unprivileged_ping);
+    page.note(
+        "Which containers share a shim: those of a pod, or all of the node. docs/config.md has the risk of `node`.",
+    );
+    page.key("shim_scope", text(config.shim_scope.as_str()));
     page.note("The handler of pods without a RuntimeClass: one of the tables [runtime.<name>] below.");
     page.key("default_runtime", text(&config.default_runtime));
 

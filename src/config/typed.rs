@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{CgroupDriver, Cni, Config, Containerd, Handler, Image, Shim, Streaming, UnsetSeccomp, RUNC};
+use super::{
+    CgroupDriver, Cni, Config, Containerd, Handler, Image, SandboxProcess, Shim, ShimScope, Streaming, UnsetSeccomp,
+    RUNC,
+};
 use crate::error::{Error, Result};
 
 /// What the command line says; it wins over the file.
@@ -42,10 +45,14 @@ pub(super) struct Typed {
     shutdown_grace: Option<u64>,
     log_line_bytes: Option<usize>,
     cgroup_driver: Option<String>,
+    sandbox_process: Option<String>,
+    cdi_dirs: Option<Vec<PathBuf>>,
+    device_ownership_from_security_context: bool,
     unset_seccomp_profile: Option<String>,
     enable_selinux: Option<bool>,
     unprivileged_ports: Option<bool>,
     unprivileged_ping: Option<bool>,
+    shim_scope: Option<String>,
     default_runtime: Option<String>,
     containerd: TypedContainerd,
     cni: TypedCni,
@@ -147,10 +154,14 @@ impl Typed {
             shutdown_grace: Duration::from_secs(self.shutdown_grace.unwrap_or(15)),
             log_line_bytes: self.log_line_bytes.unwrap_or(16384),
             cgroup_driver: cgroup_driver(flags.cgroup_driver.or(self.cgroup_driver).as_deref().unwrap_or("auto"))?,
+            sandbox_process: sandbox_process(self.sandbox_process.as_deref().unwrap_or("auto"))?,
+            cdi_dirs: self.cdi_dirs.unwrap_or_else(|| vec!["/etc/cdi".into(), "/var/run/cdi".into()]),
+            device_ownership_from_security_context: self.device_ownership_from_security_context,
             unset_seccomp_profile: unset_seccomp(self.unset_seccomp_profile.as_deref().unwrap_or("unconfined"))?,
             enable_selinux: self.enable_selinux.unwrap_or(false),
             unprivileged_ports: self.unprivileged_ports.unwrap_or(true),
             unprivileged_ping: self.unprivileged_ping.unwrap_or(true),
+            shim_scope: shim_scope(self.shim_scope.as_deref().unwrap_or("pod"))?,
             containerd: Containerd {
                 address: path(flags.containerd.or(self.containerd.address), "/run/containerd/containerd.sock"),
                 snapshotter: flags.snapshotter.or(self.containerd.snapshotter).unwrap_or_else(|| "overlayfs".into()),
@@ -240,10 +251,24 @@ fn cgroup_driver(word: &str) -> Result<CgroupDriver> {
         .ok_or_else(|| Error::invalid(format!("cgroup_driver `{word}`: not one of `auto`, `cgroupfs`, `systemd`")))
 }
 
+fn sandbox_process(word: &str) -> Result<SandboxProcess> {
+    [SandboxProcess::Auto, SandboxProcess::Always]
+        .into_iter()
+        .find(|p| p.as_str() == word)
+        .ok_or_else(|| Error::invalid(format!("sandbox_process `{word}`: not one of `auto`, `always`")))
+}
+
 fn unset_seccomp(word: &str) -> Result<UnsetSeccomp> {
     [UnsetSeccomp::Unconfined, UnsetSeccomp::RuntimeDefault].into_iter().find(|p| p.as_str() == word).ok_or_else(|| {
         Error::invalid(format!("unset_seccomp_profile `{word}`: not one of `unconfined`, `runtime/default`"))
     })
+}
+
+fn shim_scope(word: &str) -> Result<ShimScope> {
+    [ShimScope::Pod, ShimScope::Node]
+        .into_iter()
+        .find(|s| s.as_str() == word)
+        .ok_or_else(|| Error::invalid(format!("shim_scope `{word}`: not one of `pod`, `node`")))
 }
 
 #[cfg(test)]
@@ -290,8 +315,10 @@ mod tests {
     fn unknown_words_are_refused_with_the_known_ones() {
         assert!(refused("log_level = \"loud\"").contains("`debug`"));
         assert!(refused("cgroup_driver = \"openrc\"").contains("`systemd`"));
+        assert!(refused("sandbox_process = \"never\"").contains("`always`"));
         assert!(refused("[runtime.x]\nshim = \"go\"").contains("runtime.x.shim `go`: not one of `auto`, `cricket`"));
         assert!(refused("unset_seccomp_profile = \"none\"").contains("`runtime/default`"));
+        assert!(refused("shim_scope = \"qos\"").contains("`node`"));
         let flags = Overrides { log_level: Some("loud".into()), ..Overrides::default() };
         assert_eq!(Config::parse("", flags).map_err(|e| e.kind()), Err(Kind::InvalidArgument));
     }

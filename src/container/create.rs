@@ -13,6 +13,7 @@ use protobuf::{Message, MessageField};
 use crate::call::Call;
 use crate::clock;
 use crate::config::Handler;
+use crate::container::volume;
 use crate::containerd::{config_file, Any, Labels, Mount, Record, RuncOptions, SnapshotRef};
 use crate::error::{Context, Error, Idempotent, Kind, Result};
 use crate::host;
@@ -20,8 +21,9 @@ use crate::ids::ContainerId;
 use crate::image::{unpack, Images};
 use crate::oci;
 use crate::oci::accounts::Accounts;
-use crate::oci::facts::{HandlerFacts, Namespaces, Profiles};
+use crate::oci::facts::{DeviceFacts, HandlerFacts, Namespaces, Profiles};
 use crate::oci::user::User;
+use crate::oci::users::Users;
 use crate::reference::{looks_like_id, Reference};
 use crate::rollback::Rollback;
 use crate::runtime::Runtime;
@@ -37,6 +39,10 @@ pub const OWN_SNAPSHOT: &str = "cricket/container";
 /// Keeps containerd's garbage collection away from a snapshot that no record names yet. We remove what we make, so it
 /// may stay.
 const GC_ROOT: &str = "containerd.io/gc.root";
+
+/// Give the files of a snapshot other owners.
+const UID_MAPPING: &str = "containerd.io/snapshot/uidmapping";
+const GID_MAPPING: &str = "containerd.io/snapshot/gidmapping";
 
 /// Everything about the container that is known before anything is made.
 struct Plan<'a> {
@@ -82,10 +88,20 @@ pub fn create(rt: &Runtime, call: &Call, request: CreateContainerRequest) -> Res
     plan.check(rt)?;
     let slot = rt.containers.reserve(&name, plan.id.as_str())?;
     call.check()?;
-    let container = plan.act(rt, call).with_context(|| format!("create container {name}"))?;
+    let images = volume::mount_images(rt, call, &sandbox, rt.config.snapshotter(plan.handler), &plan.config)?;
+    let container = plan.act(rt, call, &images).with_context(|| format!("create container {name}"))?;
     let container = slot.fill(container);
     drop(joined);
     Ok(CreateContainerResponse { container_id: container.id.to_string(), ..Default::default() })
+}
+
+/// What was found out for it on this node.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    user: &'a User,
+    profiles: &'a Profiles,
+    /// Where the images of its mounts are.
+    images: &'a [Option<PathBuf>],
 }
 
 impl Plan<'_> {
@@ -98,7 +114,7 @@ impl Plan<'_> {
         oci::Request { sandbox, config, image, host: &rt.host.facts, handler }
     }
 
-    fn act(&self, rt: &Runtime, call: &Call) -> Result<Container> {
+    fn act(&self, rt: &Runtime, call: &Call, images: &[Option<PathBuf>]) -> Result<Container> {
         let containerd = &*rt.containerd;
         let (id, snapshotter) = (self.id.as_str(), rt.config.snapshotter(self.handler));
         let at = SnapshotRef { snapshotter, key: id };
@@ -112,11 +128,16 @@ impl Plan<'_> {
 
         unpack::ensure(&Images { containerd, store: &rt.images, snapshotter }, call, self.image)?;
         undo.push("snapshot", || containerd.remove_snapshot(&Call::undo(), &at).or_gone());
-        let labels = Labels::from([(OWN_SNAPSHOT.into(), id.into()), (GC_ROOT.into(), "cricket".into())]);
+        let mut labels = Labels::from([(OWN_SNAPSHOT.into(), id.into()), (GC_ROOT.into(), "cricket".into())]);
+        if let Some(users) = oci::users::of(&self.sandbox.config)? {
+            labels.insert(UID_MAPPING.into(), users.uids.label());
+            labels.insert(GID_MAPPING.into(), users.gids.label());
+        }
         let mounts = containerd.prepare_snapshot(call, &at, &self.image.chain_id, &labels);
         let user = self.user(&mounts.context("prepare snapshot")?, &root)?;
 
-        let (record, container) = self.record(rt, snapshotter, &user, &profiles)?;
+        let found = Found { user: &user, profiles: &profiles, images };
+        let (record, container) = self.record(rt, snapshotter, &found)?;
         call.check()?;
         undo.push("containerd record", || containerd.delete_container(&Call::undo(), id).or_gone());
         containerd.create_container(call, &record).context("create containerd record")?;
@@ -135,14 +156,17 @@ impl Plan<'_> {
         wanted.resolve(&host::accounts::read(&layers, at)?)
     }
 
-    fn spec(&self, rt: &Runtime, handler: &HandlerFacts, user: &User, profiles: &Profiles) -> Result<Spec> {
+    fn spec(&self, rt: &Runtime, handler: &HandlerFacts, found: &Found<'_>) -> Result<Spec> {
+        let Found { user, profiles, images } = *found;
         let request = self.request(rt, handler);
         let score = oci::resources::oom_score_adj(&self.config.linux.resources, &rt.host.facts)?;
         if let Some(wanted) = score.clamped_from {
             rt.note_clamped_oom_score(wanted, score.value);
         }
-        let devices = host::devices::resolve(&self.config.devices, request.wants_host_devices())?;
-        let mounts = host::mounts::resolve(&self.config.mounts)?;
+        let mut devices = host::devices::resolve(&[], request.wants_host_devices())?;
+        devices.extend(self.devices(rt)?);
+        let edits = host::cdi::resolve(&oci::cdi_names(&self.config)?, &rt.config.cdi_dirs)?;
+        let mounts = host::mounts::resolve(&self.config.mounts, images)?;
         let files = rt.layout.sandbox_files(&self.sandbox.id, &self.sandbox.namespaces());
         if let Some(labels) = &profiles.selinux {
             let own_shm = self.sandbox.namespaces().ipc != NamespaceMode::NODE.into();
@@ -159,15 +183,31 @@ impl Plan<'_> {
             user,
             mounts: &mounts,
             devices: &devices,
+            edits: &edits,
             profiles,
         })
     }
 
+    /// The devices that the container names by their paths, owned by whom the configuration says.
+    fn devices(&self, rt: &Runtime) -> Result<Vec<DeviceFacts>> {
+        let mut devices = host::devices::resolve(&self.config.devices, false)?;
+        if rt.config.device_ownership_from_security_context {
+            let security = &self.config.linux.security_context;
+            let id = |value: Option<i64>| value.and_then(|id| u32::try_from(id).ok());
+            let (uid, gid) = (security.run_as_user.as_ref(), security.run_as_group.as_ref());
+            let (uid, gid) = (id(uid.map(|u| u.value)), id(gid.map(|g| g.value)));
+            for device in &mut devices {
+                (device.uid, device.gid) = (uid.unwrap_or(device.uid), gid.unwrap_or(device.gid));
+            }
+        }
+        Ok(devices)
+    }
+
     /// What the container joins of its pod.
     fn namespaces(&self, rt: &Runtime) -> Namespaces {
-        let pins = rt.layout.pins(&self.sandbox.id, &self.sandbox.namespaces());
-        let pid = self.target_pid.map(|pid| PathBuf::from(format!("/proc/{pid}/ns/pid")));
-        Namespaces { pid, ..pins }
+        let pins = self.sandbox.pins(&rt.layout);
+        let target = self.target_pid.map(|pid| PathBuf::from(format!("/proc/{pid}/ns/pid")));
+        Namespaces { pid: target.or(pins.pid), ..pins }
     }
 
     fn hostname<'a>(&'a self, rt: &'a Runtime) -> &'a str {
@@ -178,9 +218,11 @@ impl Plan<'_> {
     }
 
     /// The containerd record, spec and metadata in it, and what the store keeps.
-    fn record(&self, rt: &Runtime, snapshotter: &str, user: &User, profiles: &Profiles) -> Result<(Record, Container)> {
+    fn record(&self, rt: &Runtime, snapshotter: &str, found: &Found<'_>) -> Result<(Record, Container)> {
+        let user = found.user;
         let handler = rt.handler_facts(self.handler);
-        let spec = self.spec(rt, &handler, user, profiles)?;
+        let users = oci::users::of(&self.sandbox.config)?;
+        let spec = self.spec(rt, &handler, found)?;
         let spec = oci::base::complete(&spec, rt.base_spec(self.handler), &self.request(rt, &handler))?;
         let metadata = records::Container {
             sandbox_id: self.sandbox.id.to_string(),
@@ -200,8 +242,8 @@ impl Plan<'_> {
             id: self.id.to_string(),
             labels: oci::labels::of(&self.config.labels, &self.image.config.labels),
             image: self.image.names.first().cloned().unwrap_or_default(),
-            runtime: rt.shipped.runtime_type(self.handler)?,
-            runtime_options: runtime_options(self.handler, handler.systemd_cgroup)?,
+            runtime: rt.shim(self.handler, users.is_some())?,
+            runtime_options: runtime_options(self.handler, handler.systemd_cgroup, users.as_ref())?,
             spec,
             snapshotter: snapshotter.to_owned(),
             snapshot_key: self.id.to_string(),
@@ -248,11 +290,12 @@ fn target_pid(rt: &Runtime, sandbox: &Sandbox, config: &ContainerConfig) -> Resu
 }
 
 /// The shim's options: the runc family has its own, any other is given the name of a file.
-fn runtime_options(handler: &Handler, systemd_cgroup: bool) -> Result<Option<Any>> {
+pub fn runtime_options(handler: &Handler, systemd_cgroup: bool, users: Option<&Users>) -> Result<Option<Any>> {
     let path = |p: &Option<PathBuf>| p.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned();
-    let options = RuncOptions { binary: &path(&handler.binary), root: &path(&handler.root), systemd_cgroup };
+    let owner = users.map_or((0, 0), |users| (users.uids.host, users.gids.host));
+    let options = RuncOptions { binary: &path(&handler.binary), root: &path(&handler.root), systemd_cgroup, owner };
     match &handler.config_path {
-        _ if handler.runtime_type.contains(".runc.") => options.encode().map(Some),
+        _ if handler.is_runc() => options.encode().map(Some),
         Some(config) => config_file(&handler.runtime_type, config).map(Some),
         None => Ok(None),
     }

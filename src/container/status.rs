@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use cricket_proto::runtime::{
     ContainerResources, ContainerStatus, ContainerStatusRequest, ContainerStatusResponse, ContainerUser, ImageSpec,
-    LinuxContainerUser,
+    LinuxContainerUser, Mount,
 };
 use protobuf::MessageField;
 use serde_json::{json, Value};
@@ -52,16 +52,26 @@ fn describe(rt: &Runtime, container: &Container) -> ContainerStatus {
         message: record.message,
         labels: config.labels.clone(),
         annotations: config.annotations.clone(),
-        mounts: config.mounts.clone(),
+        mounts: config.mounts.iter().cloned().map(|mount| resolved(rt, mount)).collect(),
         log_path: container.log_path.as_deref().map(|p| p.display().to_string()).unwrap_or_default(),
         resources: MessageField::some(ContainerResources {
-            linux: MessageField::some(config.linux.resources.clone().unwrap_or_default()),
+            linux: MessageField::some(container.resources()),
             ..Default::default()
         }),
         user: MessageField::some(ContainerUser { linux: MessageField::some(user), ..Default::default() }),
         stop_signal: oci::signal::to_cri(container.stop_signal).into(),
         ..Default::default()
     }
+}
+
+/// A mount as asked for, with the id of its image, if it is one and still here.
+fn resolved(rt: &Runtime, mut mount: Mount) -> Mount {
+    if let Some(image) = mount.image.as_mut() {
+        if let Ok(known) = rt.images.get(&image.image) {
+            image.image_ref.clone_from(&known.id);
+        }
+    }
+    mount
 }
 
 fn info(rt: &Runtime, call: &Call, container: &Container) -> Result<HashMap<String, String>> {

@@ -107,6 +107,17 @@ impl Fake {
         self.inner.state.lock().exec_code = code;
     }
 
+    /// From now on the first process of every new task is this one, for verbs that look at its `/proc`. Nothing is done to
+    /// it.
+    pub fn tasks_are(&self, pid: u32) {
+        self.inner.state.lock().task_pid = Some(pid);
+    }
+
+    /// Its snapshotters give files other owners from now on, as those of containerd 2 do.
+    pub fn remap_owners(&self) {
+        self.inner.state.lock().remaps = true;
+    }
+
     /// From now on garbage is collected before every call. The real one does so at its start, after every hundredth
     /// change and in deletions with `sync`: what no image, record or lease refers to may be gone at any moment.
     pub fn collect_garbage_always(&self) {
@@ -178,6 +189,7 @@ impl Containerd for Fake {
             kind: "io.containerd.snapshotter.v1".into(),
             id: id.into(),
             exports: Labels::from([("root".into(), self.root().join(id).display().to_string())]),
+            capabilities: self.inner.state.lock().remaps.then(|| "remap-ids".to_owned()).into_iter().collect(),
             error: None,
         });
         let all = snapshotters.into_iter().filter(|plugin| kind.is_empty() || plugin.kind == kind).collect();

@@ -17,6 +17,8 @@ pub struct RuncOptions<'a> {
     pub root: &'a str,
     /// Cgroups are made by systemd.
     pub systemd_cgroup: bool,
+    /// Who owns the standard streams: root of the container.
+    pub owner: (u32, u32),
 }
 
 impl RuncOptions<'_> {
@@ -26,6 +28,8 @@ impl RuncOptions<'_> {
             binary_name: self.binary.to_owned(),
             root: self.root.to_owned(),
             systemd_cgroup: self.systemd_cgroup,
+            io_uid: self.owner.0,
+            io_gid: self.owner.1,
             ..Default::default()
         };
         let value = options.write_to_bytes().map_err(|e| Error::caused(Kind::Internal, "encode runc options", e))?;

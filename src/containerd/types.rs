@@ -26,6 +26,8 @@ pub struct Plugin {
     pub id: String,
     /// What it publishes of itself: `root` is a snapshotter's directory.
     pub exports: Labels,
+    /// What it can do: `remap-ids`.
+    pub capabilities: Vec<String>,
     /// Why it did not load, if it did not.
     pub error: Option<String>,
 }

@@ -29,15 +29,23 @@ pub fn resolve(asked: &[Device], all: bool) -> Result<Vec<DeviceFacts>> {
     for device in asked {
         let (host, container) = (Path::new(&device.host_path), Path::new(&device.container_path));
         let access = if device.permissions.is_empty() { EVERYTHING } else { &device.permissions };
-        let meta = fs::metadata(host).map_err(|e| Error::invalid(format!("device {}: {e}", host.display())))?;
-        if meta.is_dir() {
+        if host.is_dir() {
             walk(host, container, access, &mut found).with_context(|| format!("device {}", host.display()))?;
             continue;
         }
-        let facts = facts(container, &meta, access);
-        found.push(facts.ok_or_else(|| Error::invalid(format!("device {}: not a device", host.display())))?);
+        found.push(look_up(host, container, access)?);
     }
     Ok(found)
+}
+
+/// The node at `host`, to be seen at `container`. A symbolic link is followed.
+///
+/// # Errors
+/// `InvalidArgument` if there is none.
+pub fn look_up(host: &Path, container: &Path, access: &str) -> Result<DeviceFacts> {
+    let meta = fs::metadata(host).map_err(|e| Error::invalid(format!("device {}: {e}", host.display())))?;
+    let facts = facts(container, &meta, access);
+    facts.ok_or_else(|| Error::invalid(format!("device {}: not a device", host.display())))
 }
 
 /// Links are not followed: what they lead to is either below as well or none of the container's business.

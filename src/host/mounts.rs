@@ -24,19 +24,21 @@ pub struct MountPoint {
     pub super_options: String,
 }
 
-/// The source of each of `mounts`, in order, without symbolic links. A source that does not exist is created as a
-/// directory with mode 0755, and stays: pods rely on it. The mount table is read only if a mount propagates.
+/// The source of each of `mounts`, in order, without symbolic links: where its image is mounted, by `images`, or its host
+/// path. A host path that does not exist is created as a directory with mode 0755, and stays: pods rely on it. The mount table is read only if a mount propagates.
 ///
 /// # Errors
 /// What the file system says.
-pub fn resolve(mounts: &[Mount]) -> Result<Vec<MountSource>> {
+pub fn resolve(mounts: &[Mount], images: &[Option<PathBuf>]) -> Result<Vec<MountSource>> {
     let propagates = |m: &Mount| m.propagation.enum_value_or_default() != MountPropagation::PROPAGATION_PRIVATE;
     let table = if mounts.iter().any(propagates) {
         parse(&fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?)
     } else {
         Vec::new()
     };
-    mounts.iter().map(|mount| source(mount, &table)).collect()
+    let image = |n: usize| images.get(n).cloned().flatten();
+    let of_image = |path| MountSource { path, propagation: Propagation::Private };
+    mounts.iter().enumerate().map(|(n, m)| image(n).map_or_else(|| source(m, &table), |p| Ok(of_image(p)))).collect()
 }
 
 fn source(mount: &Mount, table: &[MountPoint]) -> Result<MountSource> {
@@ -165,13 +167,19 @@ nonsense
             ..Default::default()
         };
         let private = MountPropagation::PROPAGATION_PRIVATE;
-        let found = resolve(&[mount("link", private), mount("new/deep", private)]).expect("resolved");
+        let found = resolve(
+            &[mount("link", private), mount("new/deep", private), mount("new/image", private)],
+            &[None, None, Some("/image".into())],
+        );
+        let found = found.expect("resolved");
+        assert_eq!(found[2].path, Path::new("/image"));
+        assert!(!dir.join("new/image").exists());
         let real = fs::canonicalize(&dir).expect("there");
         assert_eq!(found[0].path, real.join("real"));
         assert_eq!(found[1].path, real.join("new/deep"));
         assert!(fs::metadata(&found[1].path).expect("created").permissions().mode() & 0o022 == 0);
-        assert!(resolve(&[mount("dangling", private)]).is_err());
-        assert!(resolve(&[mount("real", MountPropagation::PROPAGATION_BIDIRECTIONAL)]).is_ok());
+        assert!(resolve(&[mount("dangling", private)], &[]).is_err());
+        assert!(resolve(&[mount("real", MountPropagation::PROPAGATION_BIDIRECTIONAL)], &[]).is_ok());
         fs::remove_dir_all(&dir).expect("our own directory");
     }
 }

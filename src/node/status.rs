@@ -10,6 +10,7 @@ use protobuf::MessageField;
 use serde_json::json;
 
 use crate::call::Call;
+use crate::config::Handler;
 use crate::error::Result;
 use crate::runtime::Runtime;
 
@@ -45,9 +46,18 @@ fn condition(name: &str, reason: &str, state: Result<(), String>) -> RuntimeCond
 /// Sorted by name; "" is the default one.
 fn handlers(rt: &Runtime) -> Vec<RuntimeHandler> {
     let names = std::iter::once("").chain(rt.config.runtimes.keys().map(String::as_str));
+    let features = |name: &str| {
+        let handler = rt.handler(name);
+        let able = |can: &dyn Fn(&Handler) -> bool| handler.as_ref().is_ok_and(|handler| can(handler));
+        RuntimeHandlerFeatures {
+            recursive_read_only_mounts: able(&|h| rt.features(h).recursive_read_only),
+            user_namespaces: able(&|h| rt.lacks_for_users(h).is_none()),
+            ..Default::default()
+        }
+    };
     let handler = |name: &str| RuntimeHandler {
         name: name.to_owned(),
-        features: MessageField::some(RuntimeHandlerFeatures::default()),
+        features: MessageField::some(features(name)),
         ..Default::default()
     };
     names.map(handler).collect()

@@ -7,6 +7,8 @@ use crate::config::glob;
 
 /// `container` or `sandbox`.
 pub const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
+/// The runc shim serves containers with the same value together; it wins over the sandbox's id.
+pub const SHIM_GROUP: &str = "io.containerd.runc.v2.group";
 /// The runc shim serves containers with the same value together.
 pub const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
 /// The pod's name.
@@ -39,11 +41,17 @@ pub(super) fn of(input: &Input<'_>) -> HashMap<String, String> {
         (IMAGE_NAME, image),
     ];
     all.extend(ours.map(|(key, value)| (key.to_string(), value.to_string())));
+    // After what the pod says, which must not choose whose shim serves it.
+    let group = input.request.handler.shim_group.clone();
+    all.extend(group.map(|group| (SHIM_GROUP.to_string(), group)));
     all
 }
 
 /// The annotations whose names fit one of `patterns`.
 fn passed<'a>(all: &'a HashMap<String, String>, patterns: &'a [String]) -> impl Iterator<Item = (String, String)> + 'a {
     let fits = |name: &str| patterns.iter().any(|pattern| glob::matches(pattern, name));
-    all.iter().filter(move |(name, _)| fits(name)).map(|(name, value)| (name.clone(), value.clone()))
+    // A spec cannot hold one without a name.
+    all.iter()
+        .filter(move |(name, _)| !name.is_empty() && fits(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
 }

@@ -3,18 +3,17 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
-use crate::ids::ContainerId;
 
 /// The middle part of a scope's name, `cri-containerd-<id>.scope`: the kubelet recognises containers by it.
 const SCOPE_PREFIX: &str = "cri-containerd";
 
-/// The `cgroupsPath` of a container, in the form that the runtime's driver wants: `<slice>:cri-containerd:<id>` for
+/// The `cgroupsPath` of a container or of a sandbox's process, in the form that the runtime's driver wants: `<slice>:cri-containerd:<id>` for
 /// systemd, else `<parent>/<id>` below every hierarchy. Without a parent it goes to `system.slice` or `/k8s.io`: a place
 /// that can be found again, where a runtime's own default cannot.
 ///
 /// # Errors
 /// As [`check`].
-pub fn path(parent: &str, systemd: bool, id: &ContainerId) -> Result<PathBuf> {
+pub fn path(parent: &str, systemd: bool, id: &str) -> Result<PathBuf> {
     check(parent, systemd)?;
     if systemd {
         let slice = parent.rsplit('/').find(|part| !part.is_empty()).unwrap_or("system.slice");
@@ -53,7 +52,7 @@ mod tests {
 
     #[test]
     fn both_notations() {
-        let id = ContainerId::from_record("c1");
+        let id = "c1";
         let cases = [
             ("/kubepods/burstable/pod1", false, "/kubepods/burstable/pod1/c1"),
             ("kubepods/pod1/", false, "/kubepods/pod1/c1"),
@@ -65,13 +64,13 @@ mod tests {
             ("", true, "system.slice:cri-containerd:c1"),
         ];
         for (parent, systemd, expected) in cases {
-            assert_eq!(path(parent, systemd, &id).expect("valid"), PathBuf::from(expected), "{parent} {systemd}");
+            assert_eq!(path(parent, systemd, id).expect("valid"), PathBuf::from(expected), "{parent} {systemd}");
         }
     }
 
     #[test]
     fn refused() {
-        let id = ContainerId::from_record("c1");
+        let id = "c1";
         let cases = [
             ("/kubepods.slice/kubepods-pod1.slice", false),
             ("/kubepods/pod1", true),
@@ -80,7 +79,7 @@ mod tests {
             ("a.slice:b:c.slice", true),
         ];
         for (parent, systemd) in cases {
-            assert_eq!(path(parent, systemd, &id).map_err(|e| e.kind()), Err(Kind::InvalidArgument), "{parent}");
+            assert_eq!(path(parent, systemd, id).map_err(|e| e.kind()), Err(Kind::InvalidArgument), "{parent}");
         }
     }
 }

@@ -2,14 +2,16 @@
 
 use oci_spec::runtime::{Linux, LinuxResources, Root, Spec};
 
-use super::facts::{DeviceFacts, MountSource, Namespaces, Profiles, SandboxFiles};
+use super::facts::{DeviceEdits, DeviceFacts, MountSource, Namespaces, Profiles, SandboxFiles};
 use super::user::User;
-use super::{annotations, cgroup, check, devices, mounts, namespaces, process, resources, security, Request};
+use super::{
+    annotations, cdi, cgroup, check, devices, mounts, namespaces, process, resources, security, users, Request,
+};
 use crate::error::Result;
 use crate::ids::{ContainerId, SandboxId};
 
 /// The version of the runtime spec that we write; later additions we use only where the handler has them.
-const VERSION: &str = "1.0.2";
+pub(super) const VERSION: &str = "1.0.2";
 
 /// Everything a container's spec is made of.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +34,8 @@ pub struct Input<'a> {
     pub mounts: &'a [MountSource],
     /// The device nodes: the host's, if [`Request::wants_host_devices`], then those of `config.devices`.
     pub devices: &'a [DeviceFacts],
+    /// What its CDI devices change.
+    pub edits: &'a DeviceEdits,
     /// What `host::profiles::resolve` found for the request.
     pub profiles: &'a Profiles,
 }
@@ -56,6 +60,7 @@ pub fn spec(input: &Input<'_>) -> Result<Spec> {
         .set_hostname(None)
         .set_annotations(Some(annotations::of(input)))
         .set_linux(Some(linux(input, propagation)?));
+    cdi::apply(&mut spec, input.edits)?;
     Ok(spec)
 }
 
@@ -63,6 +68,7 @@ fn linux(input: &Input<'_>, propagation: Option<&str>) -> Result<Linux> {
     let Request { sandbox, config, host, handler, .. } = input.request;
     let security = &config.linux.security_context;
     let (devices, rules) = devices::of(input);
+    let mappings = users::mappings(sandbox)?;
     let mut limits = LinuxResources::default();
     limits.set_devices(Some(rules));
     resources::apply(&mut limits, &config.linux.resources, host)?;
@@ -72,8 +78,10 @@ fn linux(input: &Input<'_>, propagation: Option<&str>) -> Result<Linux> {
     let mut linux = Linux::default();
     linux
         .set_resources(Some(limits))
-        .set_cgroups_path(Some(cgroup::path(&sandbox.linux.cgroup_parent, handler.systemd_cgroup, input.id)?))
+        .set_cgroups_path(Some(cgroup::path(&sandbox.linux.cgroup_parent, handler.systemd_cgroup, input.id.as_str())?))
         .set_namespaces(Some(namespaces::of(input)?))
+        .set_uid_mappings(mappings.as_ref().map(|m| m.uids.clone()))
+        .set_gid_mappings(mappings.map(|m| m.gids))
         .set_devices((!devices.is_empty()).then_some(devices))
         .set_seccomp(security::filter(input)?)
         .set_mount_label(input.profiles.selinux.as_ref().map(|labels| labels.mount.clone()))
@@ -101,6 +109,7 @@ pub(super) mod tests {
         pub namespaces: Namespaces,
         pub mounts: Vec<MountSource>,
         pub devices: Vec<DeviceFacts>,
+        pub edits: DeviceEdits,
         pub profiles: Profiles,
     }
 
@@ -129,10 +138,12 @@ pub(super) mod tests {
                     net: Some("/ns/net".into()),
                     ipc: Some("/ns/ipc".into()),
                     uts: Some("/ns/uts".into()),
+                    user: None,
                     pid: None,
                 },
                 mounts: vec![],
                 devices: vec![],
+                edits: DeviceEdits::default(),
                 profiles: Profiles::default(),
             };
             case.security().namespace_options.mut_or_insert_default().pid = NamespaceMode::CONTAINER.into();
@@ -184,6 +195,7 @@ pub(super) mod tests {
                 user: &User::default(),
                 mounts: &self.mounts,
                 devices: &self.devices,
+                edits: &self.edits,
                 profiles: &self.profiles,
             })
         }

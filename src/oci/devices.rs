@@ -30,7 +30,8 @@ pub(super) fn check(config: &ContainerConfig) -> Result<()> {
 /// before those of the request. The runtime itself adds null, zero and the other harmless ones.
 pub(super) fn of(input: &Input<'_>) -> (Vec<LinuxDevice>, Vec<LinuxDeviceCgroup>) {
     let mut devices: Vec<LinuxDevice> = Vec::new();
-    for facts in input.devices {
+    let all = || input.devices.iter().chain(&input.edits.nodes);
+    for facts in all() {
         let device = node(facts);
         match devices.iter_mut().find(|d| d.path() == device.path()) {
             Some(earlier) => *earlier = device,
@@ -41,7 +42,7 @@ pub(super) fn of(input: &Input<'_>) -> (Vec<LinuxDevice>, Vec<LinuxDeviceCgroup>
         return (devices, vec![everything(true)]);
     }
     let mut rules = vec![everything(false)];
-    rules.extend(input.devices.iter().filter_map(allow));
+    rules.extend(all().filter_map(allow));
     (devices, rules)
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::capabilities::CapSet;
 use super::{seccomp, selinux};
+use crate::cdi;
 
 /// How control groups are mounted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,12 +64,16 @@ pub struct HostFacts {
 pub struct HandlerFacts {
     /// The runtime puts containers into systemd scopes instead of making cgroups itself.
     pub systemd_cgroup: bool,
+    /// The name by which a shim of the runc family knows whom it serves, where that is not the pod.
+    pub shim_group: Option<String>,
     /// A privileged container sees only the devices it names.
     pub privileged_without_host_devices: bool,
     /// The runtime and the kernel make a mount read-only with everything below it.
     pub recursive_read_only: bool,
     /// The runtime and the kernel map the owners of a mount.
     pub idmap_mounts: bool,
+    /// The runtime makes user namespaces.
+    pub user_namespaces: bool,
     /// Containers that name no seccomp profile get RuntimeDefault.
     pub seccomp_by_default: bool,
     /// Containers get SELinux labels where SELinux is on.
@@ -109,6 +114,8 @@ pub struct Namespaces {
     pub ipc: Option<PathBuf>,
     /// Host name: the pod's, or `None` with network mode NODE.
     pub uts: Option<PathBuf>,
+    /// Users: the pod's, or `None` for the host's.
+    pub user: Option<PathBuf>,
     /// PID, when the container joins one: the pod's with mode POD, the target container's with mode TARGET.
     pub pid: Option<PathBuf>,
 }
@@ -145,6 +152,23 @@ pub struct MountSource {
     pub path: PathBuf,
     /// Of the mount point that holds `path`.
     pub propagation: Propagation,
+}
+
+/// What the CDI devices of a container change, looked up on the host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeviceEdits {
+    /// Their nodes.
+    pub nodes: Vec<DeviceFacts>,
+    /// `KEY=value`, over what the container has.
+    pub env: Vec<String>,
+    /// Mounts, over those at the same paths.
+    pub mounts: Vec<cdi::Mount>,
+    /// Programs for the runtime to run.
+    pub hooks: Vec<cdi::Hook>,
+    /// Groups for the first process.
+    pub gids: Vec<u32>,
+    /// Cache and memory bandwidth.
+    pub intel_rdt: Option<cdi::IntelRdt>,
 }
 
 /// Security profiles, fetched from where they are.

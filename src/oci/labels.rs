@@ -24,6 +24,13 @@ pub fn of(config: &HashMap<String, String>, image: &BTreeMap<String, String>) ->
     all
 }
 
+/// The labels of the record of a sandbox's process: cAdvisor looks for the kind.
+pub fn of_sandbox(config: &HashMap<String, String>) -> BTreeMap<String, String> {
+    let mut all = of(config, &BTreeMap::new());
+    all.insert(KIND.into(), "sandbox".into());
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@ pub mod annotations;
 pub mod apparmor;
 pub mod base;
 pub mod capabilities;
+mod cdi;
 pub mod cgroup;
 pub mod container;
 mod devices;
@@ -19,11 +20,13 @@ pub mod mounts;
 mod namespaces;
 pub mod process;
 pub mod resources;
+pub mod sandbox;
 pub mod seccomp;
 pub mod security;
 pub mod selinux;
 pub mod signal;
 pub mod user;
+pub mod users;
 
 use cricket_proto::runtime::{ContainerConfig, PodSandboxConfig};
 
@@ -57,6 +60,14 @@ impl Request<'_> {
     }
 }
 
+/// The CDI devices that a container names.
+///
+/// # Errors
+/// `InvalidArgument` for what is no name.
+pub fn cdi_names(config: &ContainerConfig) -> Result<Vec<String>> {
+    crate::cdi::names(config.CDI_devices.iter().map(|d| d.name.as_str()), config.annotations.iter())
+}
+
 /// Refuses whatever can be refused without touching anything.
 ///
 /// # Errors
@@ -75,6 +86,7 @@ pub fn check(request: &Request<'_>) -> Result<()> {
     namespaces::check(sandbox, config)?;
     mounts::check(config, handler)?;
     devices::check(config)?;
+    cdi_names(config)?;
     process::check(config, image)?;
     user::wanted(config, image)?;
     capabilities::of(request)?;

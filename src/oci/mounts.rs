@@ -10,6 +10,8 @@ use super::facts::{CgroupMode, HandlerFacts, MountSource, Propagation};
 use crate::error::{Error, Kind, Result};
 
 /// What the kubelet looks for at the start of the message.
+pub const IMAGE_MOUNT_FAILED: &str = "ImageVolumeMountFailed";
+/// The same for another reason.
 const RRO_UNSUPPORTED: &str = "RROUnsupported";
 
 /// Destination, type, source, options. Ordered so that nothing hides what comes before it.
@@ -37,13 +39,14 @@ fn check_one(mount: &CriMount, handler: &HandlerFacts) -> Result<()> {
     if !path.starts_with('/') {
         return Err(Error::invalid(format!("mount {path:?}: the path in the container is not absolute")));
     }
-    if mount.image.is_some() {
-        if !mount.host_path.is_empty() {
-            return Err(Error::invalid(format!("mount {path}: an image and a host path at once")));
-        }
-        return Err(Error::new(Kind::Unimplemented, format!("mount {path}: image volumes are not supported yet")));
+    let is_image = mount.image.is_some();
+    if is_image {
+        check_image(mount).map_err(|why| Error::invalid(format!("{IMAGE_MOUNT_FAILED}: mount {path}: {why}")))?;
     }
-    if !mount.host_path.starts_with('/') {
+    if !mount.image_sub_path.is_empty() && !is_image {
+        return Err(Error::invalid(format!("mount {path}: image_sub_path without an image")));
+    }
+    if !is_image && !mount.host_path.starts_with('/') {
         return Err(Error::invalid(format!("mount {path}: the host path {:?} is not absolute", mount.host_path)));
     }
     let propagation =
@@ -68,6 +71,27 @@ fn check_one(mount: &CriMount, handler: &HandlerFacts) -> Result<()> {
         )),
         _ => Err(Error::invalid(format!("mount {path}: mappings of users and of groups come together"))),
     }
+}
+
+/// What is wrong with a mount of an image.
+fn check_image(mount: &CriMount) -> std::result::Result<(), &'static str> {
+    let sub_path = Path::new(&mount.image_sub_path);
+    if mount.image.image.is_empty() {
+        return Err("the image has no name");
+    }
+    if !mount.host_path.is_empty() {
+        return Err("an image and a host path at once");
+    }
+    if !mount.readonly {
+        return Err("an image can only be mounted read-only");
+    }
+    if mount.propagation.enum_value_or_default() != MountPropagation::PROPAGATION_PRIVATE {
+        return Err("an image has nothing to propagate");
+    }
+    if sub_path.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Err("image_sub_path must be relative and must not climb");
+    }
+    Ok(())
 }
 
 /// The container's mounts in mount order, and the propagation that its root needs for them.
@@ -198,7 +222,7 @@ fn id_mappings(all: &[IDMapping]) -> Result<Vec<LinuxIdMapping>> {
 }
 
 /// An absolute path without `.`, `..` and doubled slashes, so that two spellings of one place are equal.
-fn clean(path: &str) -> PathBuf {
+pub(super) fn clean(path: &str) -> PathBuf {
     let mut clean = PathBuf::from("/");
     for part in Path::new(path).components() {
         match part {
@@ -359,7 +383,7 @@ mod tests {
 
     #[test]
     fn refused() {
-        let image = || Some(ImageSpec::default()).into();
+        let image = || Some(ImageSpec { image: "app".into(), ..Default::default() }).into();
         let cases = [
             (CriMount { container_path: "data".into(), ..mount("") }, Kind::InvalidArgument),
             (mount(""), Kind::InvalidArgument),
@@ -367,7 +391,7 @@ mod tests {
             (CriMount { host_path: "data".into(), ..mount("/data") }, Kind::InvalidArgument),
             (CriMount { propagation: protobuf::EnumOrUnknown::from_i32(5), ..mount("/data") }, Kind::InvalidArgument),
             (CriMount { image: image(), ..mount("/data") }, Kind::InvalidArgument),
-            (CriMount { image: image(), host_path: String::new(), ..mount("/data") }, Kind::Unimplemented),
+            (CriMount { image_sub_path: "x".into(), ..mount("/data") }, Kind::InvalidArgument),
         ];
         for (mount, expected) in cases {
             assert_eq!(with(vec![mount.clone()]).check().map_err(|e| e.kind()), Err(expected), "{mount:?}");
@@ -375,6 +399,27 @@ mod tests {
         let mut forgotten = with(vec![mount("/data")]);
         forgotten.mounts.clear();
         assert_eq!(forgotten.spec().map_err(|e| e.kind()), Err(Kind::Internal));
+    }
+
+    #[test]
+    fn images() {
+        let image = Some(ImageSpec { image: "app".into(), ..Default::default() });
+        let asked = CriMount { image: image.into(), host_path: String::new(), readonly: true, ..mount("/data") };
+        let all = list(&with(vec![CriMount { image_sub_path: "a/./b".into(), ..asked.clone() }]));
+        assert!(all.contains(&"/src/0 /data rbind,rprivate,ro".into()), "{all:?}");
+        let refused = [
+            CriMount { image: Some(ImageSpec::default()).into(), ..asked.clone() },
+            CriMount { host_path: "/host".into(), ..asked.clone() },
+            CriMount { readonly: false, ..asked.clone() },
+            CriMount { propagation: SLAVE.into(), ..asked.clone() },
+            CriMount { image_sub_path: "/a".into(), ..asked.clone() },
+            CriMount { image_sub_path: "a/../..".into(), ..asked },
+        ];
+        for mount in refused {
+            let e = with(vec![mount.clone()]).check().expect_err("refused");
+            assert_eq!(e.kind(), Kind::InvalidArgument, "{mount:?}");
+            assert!(e.to_string().starts_with("ImageVolumeMountFailed: "), "{e}");
+        }
     }
 
     #[test]

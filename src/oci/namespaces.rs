@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use cricket_proto::runtime::{ContainerConfig, NamespaceMode, NamespaceOption, PodSandboxConfig};
+use cricket_proto::runtime::{ContainerConfig, NamespaceMode, PodSandboxConfig};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Type};
 
 use super::container::Input;
 use super::facts::CgroupMode;
-use crate::error::{Error, Kind, Result};
+use super::users;
+use crate::error::{Error, Result};
 
-/// Refuses modes that do not fit the sandbox, and user namespaces.
+/// Refuses modes that do not fit the sandbox.
 pub(super) fn check(sandbox: &PodSandboxConfig, config: &ContainerConfig) -> Result<()> {
     let of_pod = &sandbox.linux.security_context.namespace_options;
     let asked = &config.linux.security_context.namespace_options;
@@ -17,8 +18,8 @@ pub(super) fn check(sandbox: &PodSandboxConfig, config: &ContainerConfig) -> Res
         for mode in [options.network, options.pid, options.ipc] {
             mode.enum_value().map_err(|n| Error::invalid(format!("unknown namespace mode {n}")))?;
         }
-        user_namespace(options)?;
     }
+    users::check(sandbox, config)?;
     // What the container says of network and ipc does not matter, except when it would get less than it says: it
     // always lives in its sandbox's.
     for (what, of_pod, asked) in
@@ -45,6 +46,13 @@ pub(super) fn of(input: &Input<'_>) -> Result<Vec<LinuxNamespace>> {
     let network_on_host = on_host(of_pod.network.enum_value_or_default());
 
     let mut all = vec![own(Type::Mount)];
+    if users::of(request.sandbox)?.is_some() {
+        let user = joined.user.as_deref();
+        all.push(join(
+            Type::User,
+            user.ok_or_else(|| Error::internal("no user namespace for a sandbox that has its own"))?,
+        ));
+    }
     // Simple clients send no options at all: their containers see only themselves, unless the pod is the host's.
     let pid = match asked.as_ref() {
         Some(asked) => asked.pid.enum_value_or_default(),
@@ -69,22 +77,6 @@ pub(super) fn of(input: &Input<'_>) -> Result<Vec<LinuxNamespace>> {
     Ok(all)
 }
 
-/// The kubelet omits the options or sends NODE for a pod that shares the host's users.
-fn user_namespace(options: &NamespaceOption) -> Result<()> {
-    let Some(user) = options.userns_options.as_ref() else { return Ok(()) };
-    match user.mode.enum_value() {
-        Ok(NamespaceMode::NODE) => Ok(()),
-        Ok(NamespaceMode::POD) => Err(Error::new(
-            Kind::Unimplemented,
-            "user namespaces are not supported yet: set hostUsers to true or leave it out",
-        )),
-        Ok(NamespaceMode::CONTAINER | NamespaceMode::TARGET) => {
-            Err(Error::invalid("a user namespace belongs to a pod: its mode can only be POD or NODE"))
-        }
-        Err(n) => Err(Error::invalid(format!("unknown user namespace mode {n}"))),
-    }
-}
-
 fn pid_of(path: Option<&Path>, whose: &str) -> Result<LinuxNamespace> {
     let path = path.ok_or_else(|| Error::precondition(format!("{whose} has no PID namespace to join")))?;
     Ok(join(Type::Pid, path))
@@ -99,13 +91,13 @@ fn of_sandbox(typ: Type, path: Option<&Path>, on_host: bool) -> Result<Option<Li
     }
 }
 
-fn own(typ: Type) -> LinuxNamespace {
+pub(super) fn own(typ: Type) -> LinuxNamespace {
     let mut namespace = LinuxNamespace::default();
     namespace.set_typ(typ);
     namespace
 }
 
-fn join(typ: Type, path: &Path) -> LinuxNamespace {
+pub(super) fn join(typ: Type, path: &Path) -> LinuxNamespace {
     let mut namespace = own(typ);
     namespace.set_path(Some(path.into()));
     namespace
@@ -114,9 +106,11 @@ fn join(typ: Type, path: &Path) -> LinuxNamespace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
     use crate::oci::container::tests::Case;
     use crate::oci::facts::Namespaces;
     use cricket_proto::runtime::NamespaceMode::{CONTAINER, NODE, POD, TARGET};
+    use cricket_proto::runtime::NamespaceOption;
 
     /// network, pid, ipc
     type Modes = (NamespaceMode, NamespaceMode, NamespaceMode);
@@ -132,7 +126,8 @@ mod tests {
         case.security().namespace_options = Some(options(container)).into();
         case.security().namespace_options.mut_or_insert_default().target_id = "t".into();
         let path = |name: &str| joined.contains(&name).then(|| format!("/ns/{name}").into());
-        case.namespaces = Namespaces { net: path("net"), ipc: path("ipc"), uts: path("uts"), pid: path("pid") };
+        case.namespaces =
+            Namespaces { net: path("net"), ipc: path("ipc"), uts: path("uts"), user: None, pid: path("pid") };
         case
     }
 
@@ -201,22 +196,6 @@ mod tests {
         let mut unknown = case(pod, pod, &[]);
         unknown.security().namespace_options.mut_or_insert_default().ipc = protobuf::EnumOrUnknown::from_i32(7);
         assert_eq!(unknown.check().map_err(|e| e.kind()), Err(Kind::InvalidArgument));
-    }
-
-    #[test]
-    fn user_namespaces_are_refused() {
-        let pod = (POD, POD, POD);
-        for (mode, expected) in [
-            (POD, Err(Kind::Unimplemented)),
-            (NODE, Ok(())),
-            (CONTAINER, Err(Kind::InvalidArgument)),
-            (TARGET, Err(Kind::InvalidArgument)),
-        ] {
-            let mut case = case(pod, pod, &[]);
-            let options = case.security().namespace_options.mut_or_insert_default();
-            options.userns_options.mut_or_insert_default().mode = mode.into();
-            assert_eq!(case.check().map_err(|e| e.kind()), expected, "{mode:?}");
-        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use cricket_proto::runtime::LinuxContainerResources;
 use oci_spec::runtime::{Capability, LinuxHugepageLimit, LinuxResources};
+use serde_json::Value;
 
 use super::facts::{CgroupMode, HostFacts};
 use crate::error::{Error, Result};
@@ -54,6 +55,52 @@ pub fn apply(into: &mut LinuxResources, asked: &LinuxContainerResources, host: &
     memory(into, asked, host)?;
     hugepages(into, asked, host)?;
     unified(into, asked, host)
+}
+
+/// The limits of a container that had `old` ones, after an update with `asked`.
+pub fn merged(old: LinuxContainerResources, asked: &LinuxContainerResources) -> LinuxContainerResources {
+    let number = |new: i64, old: i64| if new != 0 { new } else { old };
+    let text = |new: &str, old: String| if new.is_empty() { old } else { new.to_owned() };
+    let mut pages = old.hugepage_limits;
+    pages.retain(|page| asked.hugepage_limits.iter().all(|new| new.page_size != page.page_size));
+    pages.extend_from_slice(&asked.hugepage_limits);
+    let mut unified = old.unified;
+    unified.extend(asked.unified.clone());
+    LinuxContainerResources {
+        cpu_period: number(asked.cpu_period, old.cpu_period),
+        cpu_quota: number(asked.cpu_quota, old.cpu_quota),
+        cpu_shares: number(asked.cpu_shares, old.cpu_shares),
+        memory_limit_in_bytes: number(asked.memory_limit_in_bytes, old.memory_limit_in_bytes),
+        memory_swap_limit_in_bytes: number(asked.memory_swap_limit_in_bytes, old.memory_swap_limit_in_bytes),
+        cpuset_cpus: text(&asked.cpuset_cpus, old.cpuset_cpus),
+        cpuset_mems: text(&asked.cpuset_mems, old.cpuset_mems),
+        hugepage_limits: pages,
+        unified,
+        // The process keeps its score.
+        oom_score_adj: old.oom_score_adj,
+        ..Default::default()
+    }
+}
+
+/// Puts the OCI resources `change`, as JSON, over `whole`: as [`apply`] does, for a spec that is not ours to take apart.
+pub fn merge_json(whole: &mut Value, change: Value) {
+    const PAGES: &str = "hugepageLimits";
+    match change {
+        Value::Object(changes) if whole.is_object() => {
+            for (key, change) in changes {
+                match whole.get_mut(&key) {
+                    Some(Value::Array(old)) if key == PAGES => {
+                        let Value::Array(new) = change else { continue };
+                        old.retain(|page| new.iter().all(|n| n["pageSize"] != page["pageSize"]));
+                        old.extend(new);
+                    }
+                    Some(old) => merge_json(old, change),
+                    None => whole[key] = change,
+                }
+            }
+        }
+        change => *whole = change,
+    }
 }
 
 fn cpu(into: &mut LinuxResources, asked: &LinuxContainerResources) -> Result<()> {
@@ -163,7 +210,7 @@ mod tests {
     use crate::error::Kind;
     use crate::oci::capabilities::CapSet;
     use cricket_proto::runtime::HugepageLimit;
-    use serde_json::{json, Value};
+    use serde_json::json;
 
     fn host(cgroups: CgroupMode) -> HostFacts {
         HostFacts { cgroups, swap: true, hugetlb: true, ..Default::default() }
@@ -235,6 +282,54 @@ mod tests {
                 "unified": {"memory.low": "5", "memory.high": "7"},
             })
         );
+    }
+
+    #[test]
+    fn an_update_of_json_is_an_update() {
+        let page = |page_size: &str, limit| HugepageLimit { page_size: page_size.into(), limit, ..Default::default() };
+        let first = LinuxContainerResources {
+            cpu_shares: 512,
+            cpuset_cpus: "0".into(),
+            memory_limit_in_bytes: 100,
+            hugepage_limits: vec![page("2MB", 4), page("1GB", 1)],
+            ..Default::default()
+        };
+        let second = LinuxContainerResources {
+            cpu_quota: -1,
+            cpu_shares: 256,
+            memory_limit_in_bytes: 200,
+            hugepage_limits: vec![page("1GB", 2)],
+            unified: [("memory.high".to_string(), "7".to_string())].into(),
+            ..Default::default()
+        };
+        let host = host(CgroupMode::V2);
+        let mut whole = built(&first, &host).expect("valid");
+        whole["devices"] = json!([{"allow": false, "access": "rwm"}]);
+        merge_json(&mut whole, built(&second, &host).expect("valid"));
+        let mut expected = LinuxResources::default();
+        for asked in [&first, &second] {
+            apply(&mut expected, asked, &host).expect("valid");
+        }
+        let mut expected = serde_json::to_value(expected).expect("JSON");
+        expected["devices"] = json!([{"allow": false, "access": "rwm"}]);
+        assert_eq!(whole, expected);
+        assert_eq!(built(&merged(first, &second), &host).expect("valid")["memory"], whole["memory"]);
+        let mut none = Value::Null;
+        merge_json(&mut none, json!({"cpu": {"shares": 2}}));
+        assert_eq!(none, json!({"cpu": {"shares": 2}}));
+    }
+
+    #[test]
+    fn an_update_keeps_what_it_does_not_name() {
+        let old = LinuxContainerResources {
+            cpu_shares: 512,
+            oom_score_adj: 900,
+            cpuset_mems: "0".into(),
+            memory_limit_in_bytes: 100,
+            ..Default::default()
+        };
+        let asked = LinuxContainerResources { memory_limit_in_bytes: 50, oom_score_adj: -5, ..Default::default() };
+        assert_eq!(merged(old.clone(), &asked), LinuxContainerResources { memory_limit_in_bytes: 50, ..old });
     }
 
     #[test]

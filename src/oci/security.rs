@@ -9,9 +9,6 @@ use super::container::Input;
 use super::{capabilities, seccomp, selinux, Request};
 use crate::error::{Error, Kind, Result};
 
-/// Annotations with which device plugins ask for CDI devices when the field is not used.
-const CDI_ANNOTATION: &str = "cdi.k8s.io/";
-
 /// What a profile, in its new or in its deprecated form, comes down to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile<'a> {
@@ -30,18 +27,9 @@ pub(super) fn check(request: &Request<'_>) -> Result<()> {
     if request.privileged() && !request.sandbox.linux.security_context.privileged {
         return Err(Error::invalid("a privileged container needs a privileged pod sandbox"));
     }
-    cdi(request)?;
     seccomp(request)?;
     apparmor(request)?;
     selinux::check(request)
-}
-
-fn cdi(request: &Request<'_>) -> Result<()> {
-    let config = request.config;
-    if !config.CDI_devices.is_empty() || config.annotations.keys().any(|k| k.starts_with(CDI_ANNOTATION)) {
-        return Err(unimplemented("CDI devices are not supported yet"));
-    }
-    Ok(())
 }
 
 /// What filters the container's system calls. `Unset` is no filter, as the kubelet means it, unless the configuration
@@ -127,10 +115,6 @@ fn profile<'a>(what: &str, field: Option<&'a SecurityProfile>, path: &'a str) ->
         (ProfileType::Localhost, name) => Ok(Profile::Localhost(name.strip_prefix("localhost/").unwrap_or(name))),
         (_, _) => Err(Error::invalid(format!("{what}: localhost_ref without the profile type Localhost"))),
     }
-}
-
-fn unimplemented(what: &str) -> Error {
-    Error::new(Kind::Unimplemented, what)
 }
 
 #[cfg(test)]
@@ -258,10 +242,9 @@ mod tests {
     fn cdi_devices() {
         let mut case = Case::default();
         case.config.CDI_devices = vec![CDIDevice { name: "acme.com/gpu=0".into(), ..Default::default() }];
-        assert_eq!(kind(&case), Err(Kind::Unimplemented));
-        let mut case = Case::default();
-        case.config.annotations.insert("cdi.k8s.io/acme".into(), "acme.com/gpu=0".into());
-        assert_eq!(kind(&case), Err(Kind::Unimplemented));
+        assert_eq!(kind(&case), Ok(()));
+        case.config.annotations.insert("cdi.k8s.io/acme".into(), "no name".into());
+        assert_eq!(kind(&case), Err(Kind::InvalidArgument));
     }
 
     #[test]

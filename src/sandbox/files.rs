@@ -1,7 +1,7 @@
 //! The files every container of a pod shares: hostname, hosts, resolv.conf, and /dev/shm.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{chown, PermissionsExt};
 use std::path::Path;
 
 use cricket_proto::runtime::DNSConfig;
@@ -9,6 +9,7 @@ use cricket_proto::runtime::DNSConfig;
 use crate::error::{Context, Idempotent, Result};
 use crate::ids::SandboxId;
 use crate::oci::facts::SandboxFiles;
+use crate::oci::users::Users;
 use crate::runtime::Runtime;
 use crate::sys::mount;
 
@@ -16,21 +17,33 @@ use crate::sys::mount;
 const SHM_BYTES: u64 = 64 << 20;
 
 /// Writes hostname, hosts and resolv.conf. The directory must exist.
-pub fn write(files: &SandboxFiles, hostname: &str, dns: Option<&DNSConfig>) -> Result<()> {
+pub fn write(files: &SandboxFiles, hostname: &str, dns: Option<&DNSConfig>, users: Option<&Users>) -> Result<()> {
     let resolv = match dns {
         Some(dns) => resolv_conf(dns),
         None => host_file("/etc/resolv.conf")?,
     };
     put(&files.hostname, &format!("{hostname}\n"))?;
     put(&files.hosts, &host_file("/etc/hosts")?)?;
-    put(&files.resolv_conf, &resolv)
+    put(&files.resolv_conf, &resolv)?;
+    for path in [&files.hostname, &files.hosts, &files.resolv_conf] {
+        give(path, users)?;
+    }
+    Ok(())
+}
+
+/// Makes root of the pod the owner, if that is not the node's.
+fn give(path: &Path, users: Option<&Users>) -> Result<()> {
+    let Some(users) = users else { return Ok(()) };
+    let given = chown(path, Some(users.uids.host), Some(users.gids.host));
+    given.with_context(|| format!("change the owner of {}", path.display()))
 }
 
 /// Mounts the pod's own /dev/shm.
-pub fn mount_shm(rt: &Runtime, id: &SandboxId) -> Result<()> {
+pub fn mount_shm(rt: &Runtime, id: &SandboxId, users: Option<&Users>) -> Result<()> {
     let path = rt.layout.shm(id);
     fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
-    mount::shm(&path, SHM_BYTES).with_context(|| format!("mount {}", path.display()))
+    mount::shm(&path, SHM_BYTES).with_context(|| format!("mount {}", path.display()))?;
+    give(&path, users)
 }
 
 /// Takes the pod's /dev/shm down. Idempotent.

@@ -12,11 +12,14 @@ use protobuf::MessageField;
 
 use crate::call::Call;
 use crate::clock;
-use crate::error::{Context, Error, Idempotent, Kind, Result};
+use crate::config::Handler;
+use crate::error::{Context, Error, Idempotent, Result};
 use crate::ids::SandboxId;
+use crate::oci;
 use crate::oci::facts::{Namespaces, SandboxFiles};
+use crate::oci::users::Users;
 use crate::runtime::Runtime;
-use crate::sandbox::{files, network, pins, sysctl, teardown};
+use crate::sandbox::{files, network, pins, process, sysctl, teardown};
 use crate::store::record::{self, Durability};
 use crate::store::sandbox::{namespace_options, reserved_name};
 use crate::store::{Reservation, Sandbox, SandboxState};
@@ -33,9 +36,11 @@ struct Plan {
     pins: Namespaces,
     files: SandboxFiles,
     sysctls: Vec<(PathBuf, String)>,
+    users: Option<Users>,
 }
 
-/// Makes a pod sandbox: pinned namespaces, its files, its network. Blocks for the CNI plugins.
+/// Makes a pod sandbox: pinned namespaces, its files, its network, and a process if it needs one. Blocks for the CNI
+/// plugins and the OCI runtime.
 ///
 /// # Errors
 /// `InvalidArgument` and `Unimplemented` before anything happens; `AlreadyExists` for a name in use; otherwise what
@@ -50,6 +55,12 @@ pub fn run(rt: &Runtime, call: &Call, request: RunPodSandboxRequest) -> Result<R
     match plan.act(rt, call) {
         Ok(sandbox) => {
             let sandbox = slot.fill(sandbox);
+            if sandbox.process {
+                // Its end would have found no sandbox until now.
+                if let Err(e) = process::reconcile(rt, call, &sandbox) {
+                    log::warn!("{e}");
+                }
+            }
             Ok(RunPodSandboxResponse { pod_sandbox_id: sandbox.id.to_string(), ..Default::default() })
         }
         Err(e) => {
@@ -61,12 +72,20 @@ pub fn run(rt: &Runtime, call: &Call, request: RunPodSandboxRequest) -> Result<R
 
 impl Plan {
     fn new(rt: &Runtime, config: PodSandboxConfig, runtime_handler: String) -> Result<Plan> {
-        rt.handler(&runtime_handler)?;
+        let handler = rt.handler(&runtime_handler)?;
         let options = namespace_options(&config);
-        check_namespaces(&config, &options)?;
+        check_namespaces(&options)?;
+        let users = oci::users::of(&config)?;
+        if users.is_some() {
+            check_users(rt, handler, &options)?;
+        }
         network::check(&config)?;
+        let process = process::wanted(rt, &config);
+        if process {
+            oci::sandbox::check(&config, rt.systemd_cgroup(handler))?;
+        }
         let id = SandboxId::random()?;
-        let pins = rt.layout.pins(&id, &options);
+        let pins = rt.layout.pins(&id, &options, process);
         let hostname = match config.hostname.as_str() {
             "" => rt.host.hostname.clone(),
             own if own.len() > MAX_HOSTNAME => {
@@ -84,9 +103,10 @@ impl Plan {
             runtime_handler,
             created_at: clock::now(),
             netns_path: pins.net.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned(),
+            process,
             ..Default::default()
         };
-        Ok(Plan { files: rt.layout.sandbox_files(&id, &options), record, id, config, hostname, pins, sysctls })
+        Ok(Plan { files: rt.layout.sandbox_files(&id, &options), record, id, config, hostname, pins, sysctls, users })
     }
 
     /// Makes it all. The record comes first, so that a daemon that is killed midway knows what to undo.
@@ -99,16 +119,21 @@ impl Plan {
         }
         // A power cut takes the namespaces with it; the network's own cache on disk remembers the addresses.
         record::write(&rt.layout.sandbox_record(&self.id), &self.record, Durability::Memory)?;
-        pins::create(&self.pins, &self.hostname, &self.sysctls)?;
-        files::write(&self.files, &self.hostname, self.config.dns_config.as_ref())?;
+        let users = self.users.as_ref();
+        pins::create(&self.pins, users, &self.hostname, &self.sysctls)?;
+        files::write(&self.files, &self.hostname, self.config.dns_config.as_ref(), users)?;
         if self.pins.ipc.is_some() {
-            files::mount_shm(rt, &self.id)?;
+            files::mount_shm(rt, &self.id, users)?;
         }
         call.check()?;
         let ips = match &self.pins.net {
             Some(netns) => network::attach(rt, call, &self.id, &self.config, netns)?,
             None => Vec::new(),
         };
+        if self.record.process {
+            call.check()?;
+            process::start(rt, call, &self.record, &self.pins).context("start the process of the sandbox")?;
+        }
         let record = records::Sandbox {
             phase: records::sandbox::Phase::READY.into(),
             ips: ips.iter().map(ToString::to_string).collect(),
@@ -119,11 +144,12 @@ impl Plan {
     }
 
     fn undo(&self, rt: &Runtime, slot: Reservation<'_, Sandbox>) {
-        let gone = teardown::teardown(rt, &Call::undo(), &self.id, &self.config)
+        let sandbox = Sandbox::from_record(&self.record, SandboxState::NotReady);
+        let gone = teardown::teardown(rt, &Call::undo(), &sandbox)
             .and_then(|()| fs::remove_dir_all(rt.layout.sandbox_root(&self.id)).or_gone());
         if let Err(e) = gone {
             log::warn!("pod sandbox {} is kept, not ready, until it can be stopped: {e}", self.id);
-            slot.fill(Sandbox::from_record(&self.record, SandboxState::NotReady));
+            slot.fill(sandbox);
         }
     }
 }
@@ -140,9 +166,8 @@ fn refuse_control_characters(config: &PodSandboxConfig, hostname: &str) -> Resul
     }
 }
 
-/// Refuses what a sandbox without a process, or this version, cannot do.
-fn check_namespaces(config: &PodSandboxConfig, options: &NamespaceOption) -> Result<()> {
-    let asked = config.linux.security_context.namespace_options.is_some();
+/// Refuses what no sandbox can do.
+fn check_namespaces(options: &NamespaceOption) -> Result<()> {
     for (what, mode) in [("the network", options.network), ("ipc", options.ipc)] {
         if !matches!(mode.enum_value(), Ok(NamespaceMode::POD | NamespaceMode::NODE)) {
             return Err(Error::invalid(format!("namespace mode of {what}: must be POD or NODE")));
@@ -151,17 +176,18 @@ fn check_namespaces(config: &PodSandboxConfig, options: &NamespaceOption) -> Res
     if matches!(options.pid.enum_value(), Ok(NamespaceMode::TARGET) | Err(_)) {
         return Err(Error::invalid("namespace mode of pid: a sandbox has no target, must be POD, CONTAINER or NODE"));
     }
-    // Without any options, crictl and other simple clients get a PID namespace for each container.
-    if asked && options.pid == NamespaceMode::POD.into() {
-        let message = "a pod that shares its PID namespace needs a sandbox process, which this version lacks: \
-                       use namespace mode CONTAINER (shareProcessNamespace: false)";
-        return Err(Error::new(Kind::Unimplemented, message));
-    }
-    if options.userns_options.is_some() && options.userns_options.mode != NamespaceMode::NODE.into() {
-        return Err(Error::new(
-            Kind::Unimplemented,
-            "user namespaces are not supported by this version: use hostUsers: true",
-        ));
-    }
     Ok(())
+}
+
+/// Refuses a user namespace where its containers could not live.
+fn check_users(rt: &Runtime, handler: &Handler, options: &NamespaceOption) -> Result<()> {
+    if options.network == NamespaceMode::NODE.into() {
+        return Err(Error::invalid("a pod in the node's network cannot have users of its own: use hostUsers: true"));
+    }
+    rt.learn_features();
+    let lacks = rt.lacks_for_users(handler);
+    match lacks {
+        None => Ok(()),
+        Some(lacks) => Err(Error::precondition(format!("user namespaces need {lacks}: use hostUsers: true"))),
+    }
 }

@@ -61,6 +61,7 @@ pub fn cri_state(sandbox: &Sandbox) -> PodSandboxState {
 
 fn info(rt: &Runtime, sandbox: &Sandbox) -> HashMap<String, String> {
     let info = json!({
+        "pid": sandbox.pid().unwrap_or(0),
         "netNamespace": sandbox.netns,
         "netNamespaceClosed": sandbox.state() == SandboxState::NotReady,
         "runtimeHandler": sandbox.runtime_handler,

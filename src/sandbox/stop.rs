@@ -43,7 +43,7 @@ pub fn stop_sandbox(rt: &Runtime, call: &Call, sandbox: &Sandbox, ending: &Endin
     }
     container::kill_all(rt, call, &sandbox.id)?;
     if !ending.is_down() {
-        teardown::teardown(rt, call, &sandbox.id, &sandbox.config)?;
+        teardown::teardown(rt, call, sandbox)?;
         ending.set_down();
     }
     Ok(())

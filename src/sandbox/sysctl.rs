@@ -28,6 +28,8 @@ pub struct Own {
     pub ipc: bool,
     /// UTS.
     pub uts: bool,
+    /// Users.
+    pub users: bool,
 }
 
 /// The sysctls to set, defaults included, as files under `/proc/sys` with their values.
@@ -40,7 +42,9 @@ pub fn plan<'a>(
     defaults: Defaults,
 ) -> Result<Vec<(PathBuf, String)>> {
     let mut values: BTreeMap<String, &str> = BTreeMap::new();
-    for ((name, value), wanted) in [(UNPRIVILEGED_PORTS, defaults.ports), (UNPRIVILEGED_PING, defaults.ping)] {
+    // Who may ping is said in ids of the node, and those of a pod with users of its own are not all there.
+    let ping = defaults.ping && !own.users;
+    for ((name, value), wanted) in [(UNPRIVILEGED_PORTS, defaults.ports), (UNPRIVILEGED_PING, ping)] {
         if own.net && wanted {
             values.insert(name.to_owned(), value);
         }
@@ -123,8 +127,8 @@ mod tests {
     use super::*;
     use crate::error::Kind;
 
-    const POD: Own = Own { net: true, ipc: true, uts: true };
-    const HOST: Own = Own { net: false, ipc: false, uts: false };
+    const POD: Own = Own { net: true, ipc: true, uts: true, users: false };
+    const HOST: Own = Own { net: false, ipc: false, uts: false, users: false };
     const BOTH: Defaults = Defaults { ports: true, ping: true };
 
     fn planned(asked: &[(&str, &str)], own: Own) -> Result<Vec<(String, String)>> {
@@ -145,6 +149,7 @@ mod tests {
             ]
         );
         assert!(planned(&[], HOST).unwrap().is_empty());
+        assert_eq!(planned(&[], Own { users: true, ..POD }).unwrap().len(), 1);
     }
 
     #[test]

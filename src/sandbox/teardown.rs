@@ -3,29 +3,33 @@
 use std::fs;
 use std::path::Path;
 
-use cricket_proto::runtime::PodSandboxConfig;
-
 use crate::call::Call;
+use crate::container;
 use crate::error::{Context, Idempotent, Result};
-use crate::ids::SandboxId;
 use crate::runtime::Runtime;
-use crate::sandbox::{files, network, pins};
-use crate::store::sandbox::namespace_options;
+use crate::sandbox::{files, network, pins, process};
 use crate::store::Sandbox;
 
-/// Gives the network back, unpins the namespaces, unmounts /dev/shm and removes the volatile directory; the durable one
-/// stays.
+/// Ends its process, gives the network back, unmounts images and /dev/shm, unpins the namespaces and removes
+/// the volatile directory; the durable one stays.
 ///
 /// Idempotent, and right for a half-made sandbox: the undo of RunPodSandbox, StopPodSandbox and recovery all end here.
 /// The network comes first and keeps its namespace until it is given back, so that a retry has something to work with.
-pub fn teardown(rt: &Runtime, call: &Call, id: &SandboxId, config: &PodSandboxConfig) -> Result<()> {
-    let held = rt.layout.pins(id, &namespace_options(config));
+pub fn teardown(rt: &Runtime, call: &Call, sandbox: &Sandbox) -> Result<()> {
+    let (id, held) = (&sandbox.id, sandbox.pins(&rt.layout));
+    let process = match sandbox.process {
+        true => process::remove(rt, call, id.as_str()).context("end the process of the sandbox"),
+        false => Ok(()),
+    };
     let network = match &held.net {
-        Some(netns) => network::detach(rt, call, id, config, netns),
+        Some(netns) => network::detach(rt, call, id, &sandbox.config, netns),
         None => Ok(()),
     };
+    let images = container::unmount_images(rt, call, id);
     let shm = files::unmount_shm(rt, id);
+    process?;
     network?;
+    images?;
     pins::remove(&held)?;
     shm?;
     remove_dir(&rt.layout.sandbox_state(id))
@@ -33,7 +37,7 @@ pub fn teardown(rt: &Runtime, call: &Call, id: &SandboxId, config: &PodSandboxCo
 
 /// Whether everything that makes a sandbox READY is there; not after a reboot.
 pub fn stands(rt: &Runtime, sandbox: &Sandbox) -> bool {
-    let held = rt.layout.pins(&sandbox.id, &sandbox.namespaces());
+    let held = sandbox.pins(&rt.layout);
     rt.layout.sandbox_state(&sandbox.id).is_dir() && pins::stand(&held)
 }
 

@@ -1,12 +1,14 @@
 //! From a call on the wire to a verb on a worker thread, and back.
 
-use std::any::Any;
 use std::collections::HashSet;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Instant;
 
-use grpcio::{Marshaller, Method, MethodType, RpcContext, ServerStreamingSink, Service, ServiceBuilder};
+use futures_executor::block_on;
+use grpcio::{
+    Marshaller, Method, MethodType, RpcContext, RpcStatus, ServerStreamingSink, Service, ServiceBuilder, UnarySink,
+    UnarySinkResult,
+};
 
 use super::answer::Outlet;
 use super::status;
@@ -32,7 +34,7 @@ struct Stage<S> {
 /// The threads of the verbs. Those of one lane may all be taken for minutes, by graceful stops and by commands that run
 /// on; the kubelet's lists must not wait behind them, or it takes the node for dead.
 pub(super) struct Lanes {
-    /// For verbs that answer from memory.
+    /// For verbs that answer from memory or soon, but not at once.
     pub quick: Workers,
     /// For verbs that may block.
     pub slow: Workers,
@@ -88,6 +90,59 @@ impl<S: State> Table<S> {
             method,
             move |state: &S, call: &Call, request: Q, _: &mut Outlet<R>| verb(state, call, request).map(Some),
         )
+    }
+
+    /// `method` is answered by `verb` at once, on the gRPC thread: from memory, without a file or a peer. What the
+    /// kubelet asks every second costs no thread then, and is never in the way of another call for long.
+    #[must_use]
+    pub fn instant<Q, R>(self, method: &Method<Q, R>, verb: fn(&S, &Call, Q) -> Result<R>) -> Self
+    where
+        Q: Send + 'static,
+        R: Send + 'static,
+    {
+        self.instant_unless(|_| false, method, verb)
+    }
+
+    /// As [`Table::instant`], but for requests that may block: those are answered as by [`Table::quick`].
+    #[must_use]
+    pub fn instant_unless<Q, R>(
+        mut self,
+        blocks: fn(&Q) -> bool,
+        method: &Method<Q, R>,
+        verb: fn(&S, &Call, Q) -> Result<R>,
+    ) -> Self
+    where
+        Q: Send + 'static,
+        R: Send + 'static,
+    {
+        let stage = self.stage.clone();
+        let rpc = rpc(method.name);
+        self.served.insert(method.name);
+        let handler = move |context: RpcContext<'_>, request: Q, sink: UnarySink<R>| {
+            let call = sys::grpc_deadline::left(context.deadline()).map_or_else(Call::unbounded, Call::within);
+            if !blocks(&request) {
+                let result = judge(rpc, &*stage.state, &call, || verb(&stage.state, &call, request));
+                let sent = tell(sink, result);
+                context.spawn(async move { note(rpc, sent.await) });
+                return;
+            }
+            match stage.lanes.quick.reserve() {
+                Ok(seat) => {
+                    let state = stage.state.clone();
+                    seat.run(rpc, move || {
+                        let result = judge(rpc, &*state, &call, || verb(&state, &call, request));
+                        note(rpc, block_on(tell(sink, result)));
+                    });
+                }
+                Err(e) => {
+                    log::warn!("{rpc}: {e}");
+                    let sent = tell(sink, Err(status::status(&e)));
+                    context.spawn(async move { note(rpc, sent.await) });
+                }
+            }
+        };
+        self.builder = self.builder.add_unary_handler(method, handler);
+        self
     }
 
     /// `method` is answered by what `verb` sends, on a worker thread that it keeps for as long as it runs.
@@ -170,19 +225,36 @@ fn serve<S: State, R>(
     mut outlet: Outlet<R>,
     run: impl FnOnce(&mut Outlet<R>) -> Result<Option<R>>,
 ) {
-    let started = Instant::now();
-    let result = admit(state, call).and_then(|()| {
-        catch_unwind(AssertUnwindSafe(|| run(&mut outlet)))
-            .unwrap_or_else(|panic| Err(Error::internal(format!("this is a bug in {rpc}: {}", words(&*panic)))))
-    });
-    status::log(rpc, started.elapsed(), &result);
-    match result {
+    match judge(rpc, state, call, || run(&mut outlet)) {
         Ok(last) => {
             if let Err(e) = outlet.finish(last) {
                 log::error!("{rpc}: {e}");
             }
         }
-        Err(e) => outlet.fail(status::status(&e)),
+        Err(status) => outlet.fail(status),
+    }
+}
+
+/// Runs a verb, if it may run at all, and writes down how it ended.
+fn judge<S: State, T>(rpc: &str, state: &S, call: &Call, run: impl FnOnce() -> Result<T>) -> Result<T, RpcStatus> {
+    let started = Instant::now();
+    let result = admit(state, call).and_then(|()| run());
+    status::log(rpc, started.elapsed(), &result);
+    result.map_err(|e| status::status(&e))
+}
+
+/// Sends the one answer of a call, or its refusal. It is on its way when the result is driven to its end.
+fn tell<R>(sink: UnarySink<R>, result: Result<R, RpcStatus>) -> UnarySinkResult {
+    match result {
+        Ok(answer) => sink.success(answer),
+        Err(status) => sink.fail(status),
+    }
+}
+
+/// A client that is gone is nothing to tell of; an answer that cannot be written is.
+fn note(rpc: &str, sent: grpcio::Result<()>) {
+    if let Err(grpcio::Error::Codec(e)) = sent {
+        log::error!("{rpc}: encode the answer: {e}");
     }
 }
 
@@ -193,12 +265,6 @@ fn admit(state: &impl State, call: &Call) -> Result<()> {
         Some(why) => Err(Error::new(Kind::Unavailable, format!("cricket is not ready: {why}"))),
         None => Ok(()),
     }
-}
-
-/// What a panic said.
-fn words(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it panicked")
 }
 
 /// `/runtime.v1.RuntimeService/Version` → `Version`.

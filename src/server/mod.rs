@@ -1,8 +1,8 @@
 //! The gRPC server of the CRI: one unix socket, a few worker threads, one place where errors become status codes.
 //!
-//! Threads: the C core's own few, one that takes calls off the wire and never blocks, and two pools of
-//! [workers](crate::workers) on which verbs run: one for those that may block, one for those that answer from memory. The
-//! containerd client has a gRPC environment of its own, or its blocking calls could wait for themselves.
+//! Threads: the C core's own few, one that takes calls off the wire, answers those that need nothing but memory, and
+//! never blocks; and two pools of [workers](crate::workers) on which the other verbs run: one for those that may block,
+//! one for those that answer soon. The containerd client has a gRPC environment of its own, or its blocking calls could wait for themselves.
 
 mod answer;
 mod claim;
@@ -37,7 +37,7 @@ const MESSAGE_BYTES: i32 = 16 << 20;
 const MORE_STREAMS: usize = 64;
 /// Calls the C core keeps memory ready for.
 const CALL_SLOTS: usize = 32;
-/// Answers from memory. No thread stays for the next one: starting it costs less than keeping it.
+/// Answers that are soon there. No thread stays for the next one: starting it costs less than keeping it.
 const QUICK: Size = Size { bound: 8, kept: 0, limit: 1024 };
 /// What is left to calls that were cancelled at shutdown, and to the C core for its last frames.
 const LAST_WORDS: Duration = Duration::from_secs(2);

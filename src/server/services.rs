@@ -12,25 +12,26 @@ impl State for Runtime {
     }
 }
 
-/// Both services of the CRI. What has no verb is answered `Unimplemented`. The quick ones answer from memory; only the
-/// verbose form of a container's or image's status, which people ask for, calls containerd.
+/// Both services of the CRI. What has no verb is answered `Unimplemented`. Those answered at once never leave the
+/// process; only the verbose form of a container's or image's status, which people ask for, calls containerd.
 pub fn cri(table: Table<Runtime>) -> Table<Runtime> {
     table
-        .quick(&runtime_service::VERSION, node::version)
+        .instant(&runtime_service::VERSION, node::version)
         .quick(&runtime_service::STATUS, node::status)
-        .quick(&runtime_service::RUNTIME_CONFIG, node::runtime_config)
+        .instant(&runtime_service::RUNTIME_CONFIG, node::runtime_config)
         .quick(&runtime_service::UPDATE_RUNTIME_CONFIG, node::update_runtime_config)
         .unary(&runtime_service::RUN_POD_SANDBOX, sandbox::run)
         .unary(&runtime_service::STOP_POD_SANDBOX, sandbox::stop)
         .unary(&runtime_service::REMOVE_POD_SANDBOX, sandbox::remove)
-        .quick(&runtime_service::POD_SANDBOX_STATUS, sandbox::status)
-        .quick(&runtime_service::LIST_POD_SANDBOX, sandbox::list)
+        .instant(&runtime_service::POD_SANDBOX_STATUS, sandbox::status)
+        .instant(&runtime_service::LIST_POD_SANDBOX, sandbox::list)
         .unary(&runtime_service::CREATE_CONTAINER, container::create)
         .unary(&runtime_service::START_CONTAINER, container::start)
         .unary(&runtime_service::STOP_CONTAINER, container::stop)
         .unary(&runtime_service::REMOVE_CONTAINER, container::remove)
-        .quick(&runtime_service::LIST_CONTAINERS, container::list)
-        .quick(&runtime_service::CONTAINER_STATUS, container::status)
+        .unary(&runtime_service::UPDATE_CONTAINER_RESOURCES, container::update_resources)
+        .instant(&runtime_service::LIST_CONTAINERS, container::list)
+        .instant_unless(|q| q.verbose, &runtime_service::CONTAINER_STATUS, container::status)
         .unary(&runtime_service::EXEC_SYNC, container::exec_sync)
         .quick(&runtime_service::EXEC, container::exec)
         .quick(&runtime_service::ATTACH, container::attach)
@@ -38,8 +39,8 @@ pub fn cri(table: Table<Runtime>) -> Table<Runtime> {
         .unary(&runtime_service::REOPEN_CONTAINER_LOG, container::reopen_log)
         .unary(&runtime_service::CONTAINER_STATS, container::stats)
         .unary(&runtime_service::LIST_CONTAINER_STATS, container::list_stats)
-        .quick(&image_service::LIST_IMAGES, image::list_images)
-        .quick(&image_service::IMAGE_STATUS, image::image_status)
+        .instant(&image_service::LIST_IMAGES, image::list_images)
+        .instant_unless(|q| q.verbose, &image_service::IMAGE_STATUS, image::image_status)
         .stream(&image_service::STREAM_IMAGES, |rt, _, request, out| {
             image::stream_images(rt, request, &mut |part| out.send(part))
         })

@@ -11,7 +11,8 @@ const MOUNT: &str = "/sys/fs/cgroup";
 /// Killing everybody is repeated while new processes appear, so often at most.
 const ROUNDS: usize = 16;
 
-/// Where a container is in every hierarchy, as `/proc/<pid>/cgroup` said when it was made.
+/// Where a container is in every hierarchy, as `/proc/<pid>/cgroup` said when it was made; as far as the group is its own
+/// and not one that others are in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cgroups(Box<str>);
 
@@ -19,7 +20,10 @@ impl Cgroups {
     /// Those of a process that lives.
     pub fn of(pid: u32) -> Cgroups {
         // A process that is gone has none, and nothing to be watched or killed.
-        Cgroups(fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default().into())
+        let text = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        // A runtime that was told to make no group leaves a container where we are, and containerd, and who knows who:
+        // "everybody in there" is not to be killed then.
+        Cgroups(without(&text(&pid.to_string()), &[text("self"), text("1")]).into())
     }
 
     /// The group in the v1 hierarchy of a controller.
@@ -46,7 +50,7 @@ impl Cgroups {
 
     /// The hierarchy in which every process of the container is.
     fn home(&self) -> Option<PathBuf> {
-        // Not the root, in which everybody is: the runtime was told to make no group.
+        // Never the root.
         let all = [self.v2(), self.v1("pids"), self.v1("memory"), self.v1("devices"), self.v1("cpu")];
         let own =
             |path: &PathBuf| path.strip_prefix(MOUNT).is_ok_and(|p| p.components().count() > 1 || self.v2().is_some());
@@ -93,6 +97,12 @@ impl Cgroups {
     }
 }
 
+/// The lines that are in none of the others.
+fn without(text: &str, others: &[String]) -> String {
+    let shared = |line: &&str| others.iter().any(|other| other.lines().any(|o| o == *line));
+    text.lines().filter(|line| !shared(line)).fold(String::new(), |own, line| own + line + "\n")
+}
+
 fn below(mount: &Path, path: &str) -> PathBuf {
     mount.join(path.trim_start_matches('/'))
 }
@@ -137,6 +147,13 @@ mod tests {
         assert_eq!(cgroups("3:memory:/\n0::/\n").home(), None);
         assert_eq!(Cgroups::default().home(), None);
         assert!(!cgroups("0::/\n").kill_all(0));
+    }
+
+    #[test]
+    fn a_group_that_we_are_in_is_not_the_containers() {
+        assert_eq!(Cgroups::of(std::process::id()), Cgroups::default());
+        let text = "3:memory:/k/x\n2:cpu:/\n0::/s\n";
+        assert_eq!(without(text, &["2:cpu:/\n".to_owned(), "3:memory:/k\n0::/s\n".to_owned()]), "3:memory:/k/x\n");
     }
 
     #[test]

@@ -186,6 +186,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(not(cricket_shim))]
     fn the_library_agrees() {
         use cricket_proto::runc::Options;
         use protobuf::Message as _;

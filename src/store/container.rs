@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use cricket_proto::records;
-use cricket_proto::runtime::{self, ContainerConfig};
+use cricket_proto::runtime::{self, ContainerConfig, LinuxContainerResources};
 
 use crate::cgroup::Meter;
 use crate::containerd::Exit;
@@ -29,6 +29,7 @@ struct Inner {
     state: ContainerState,
     starting: bool,
     removing: bool,
+    updating: bool,
     settling: bool,
     /// The stop signal was sent; a second StopContainer does not repeat it.
     signalled: bool,
@@ -37,6 +38,8 @@ struct Inner {
     oom_file: Option<PathBuf>,
     /// An exit that was seen while the start verb still ran.
     early_exit: Option<Exit>,
+    /// Its limits since they were updated; until then those of its configuration count.
+    resources: Option<LinuxContainerResources>,
 }
 
 /// A container: identity never changes, only its state does.
@@ -81,11 +84,13 @@ impl Container {
                 state,
                 starting: false,
                 removing: false,
+                updating: false,
                 settling: false,
                 signalled: false,
                 oom: false,
                 oom_file: None,
                 early_exit: None,
+                resources: None,
             }),
             changed: Condvar::new(),
         }
@@ -123,6 +128,7 @@ impl Container {
         match &inner.state {
             _ if inner.removing => Err(Error::precondition(format!("container {} is being removed", self.id))),
             _ if inner.starting => Err(Error::precondition(format!("container {} is being started", self.id))),
+            _ if inner.updating => Err(Error::precondition(format!("container {} is being updated", self.id))),
             ContainerState::Created => {
                 inner.starting = true;
                 Ok(Starting { container: self })
@@ -141,6 +147,33 @@ impl Container {
             return Err(Error::precondition(format!("container {} is being removed already", self.id)));
         }
         Ok(Removing { container: self })
+    }
+
+    /// Begins an update of its limits: once, and not during a start or a removal.
+    pub fn begin_update(&self) -> Result<Updating<'_>> {
+        let mut inner = self.inner.lock();
+        let busy = match (&inner.state, inner.starting, inner.removing, inner.updating) {
+            (ContainerState::Unknown, ..) => return Err(self.refusal(&ContainerState::Unknown)),
+            (_, true, ..) => "started",
+            (_, _, true, _) => "removed",
+            (_, _, _, true) => "updated",
+            _ => {
+                inner.updating = true;
+                return Ok(Updating { container: self });
+            }
+        };
+        Err(Error::precondition(format!("container {} is being {busy}: try again", self.id)))
+    }
+
+    /// What it may use now.
+    pub fn resources(&self) -> LinuxContainerResources {
+        let updated = self.inner.lock().resources.clone();
+        updated.unwrap_or_else(|| self.config.linux.resources.clone().unwrap_or_default())
+    }
+
+    /// See [`Container::resources`].
+    pub fn set_resources(&self, resources: LinuxContainerResources) {
+        self.inner.lock().resources = Some(resources);
     }
 
     /// An exit was seen. Whoever gets the guard settles it: nobody else will. `None`: it is settled, being settled, or
@@ -269,6 +302,18 @@ impl Drop for Starting<'_> {
     fn drop(&mut self) {
         self.container.inner.lock().starting = false;
         self.container.changed.notify_all();
+    }
+}
+
+/// An update of its limits in progress; dropping it ends it.
+#[derive(Debug)]
+pub struct Updating<'a> {
+    container: &'a Container,
+}
+
+impl Drop for Updating<'_> {
+    fn drop(&mut self) {
+        self.container.inner.lock().updating = false;
     }
 }
 

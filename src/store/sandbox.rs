@@ -1,5 +1,6 @@
 //! A pod sandbox in memory.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,8 @@ use protobuf::MessageField;
 use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::ids::SandboxId;
+use crate::layout::Layout;
+use crate::oci::facts::Namespaces;
 use crate::sync::{Condvar, Mutex};
 
 /// Whether a sandbox can take containers.
@@ -36,6 +39,8 @@ pub struct Sandbox {
     pub netns: Option<PathBuf>,
     /// Addresses, the primary one first; none with the host's network.
     pub ips: Vec<IpAddr>,
+    /// It has a process: a record and a task in containerd, named like it.
+    pub process: bool,
     inner: Mutex<Inner>,
     changed: Condvar,
 }
@@ -44,8 +49,12 @@ pub struct Sandbox {
 #[derive(Debug)]
 struct Inner {
     state: SandboxState,
+    /// Of its process, while it is known to live.
+    pid: Option<u32>,
     /// Containers that are being created or started in it.
     joining: usize,
+    /// What is being made for all its containers, by name.
+    making: HashSet<String>,
     /// It is being stopped or removed.
     ending: bool,
     /// Everything it held on the machine was given back.
@@ -67,7 +76,15 @@ impl Sandbox {
             created_at: record.created_at,
             netns: Some(&record.netns_path).filter(|p| !p.is_empty()).map(PathBuf::from),
             ips: record.ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
-            inner: Mutex::new(Inner { state, joining: 0, ending: false, down: false }),
+            process: record.process,
+            inner: Mutex::new(Inner {
+                state,
+                pid: None,
+                joining: 0,
+                making: HashSet::new(),
+                ending: false,
+                down: false,
+            }),
             changed: Condvar::new(),
         }
     }
@@ -86,6 +103,7 @@ impl Sandbox {
             created_at: self.created_at,
             netns_path: self.netns.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned(),
             ips: self.ips.iter().map(IpAddr::to_string).collect(),
+            process: self.process,
             ..Default::default()
         }
     }
@@ -110,6 +128,20 @@ impl Sandbox {
         Ok(Joining { sandbox: self })
     }
 
+    /// The turn to make something for all its containers, `name`, or to find that it is there. Blocks while another has
+    /// the turn.
+    ///
+    /// # Errors
+    /// What [`Call::check`] says when that takes too long.
+    pub fn turn(&self, call: &Call, name: &str) -> Result<Turn<'_>> {
+        let mut inner = self.inner.lock();
+        while !inner.making.insert(name.to_owned()) {
+            call.check()?;
+            inner = self.changed.wait_until(inner, call.deadline());
+        }
+        Ok(Turn { sandbox: self, name: name.to_owned() })
+    }
+
     /// Begins to stop or remove it: from now on nothing joins. Blocks until what is joining has joined, and another end
     /// in progress is over.
     ///
@@ -124,6 +156,28 @@ impl Sandbox {
         }
         inner.ending = true;
         Ok(Ending { sandbox: self, was_ready })
+    }
+
+    /// It is not ready any more. Tells whether it was.
+    pub fn lose(&self) -> bool {
+        let mut inner = self.inner.lock();
+        inner.pid = None;
+        std::mem::replace(&mut inner.state, SandboxState::NotReady) == SandboxState::Ready
+    }
+
+    /// The pid of its process, if it has one that is known to live.
+    pub fn pid(&self) -> Option<u32> {
+        self.inner.lock().pid
+    }
+
+    /// See [`Sandbox::pid`].
+    pub fn set_pid(&self, pid: u32) {
+        self.inner.lock().pid = Some(pid);
+    }
+
+    /// Where its namespaces are pinned.
+    pub fn pins(&self, layout: &Layout) -> Namespaces {
+        layout.pins(&self.id, &self.namespaces(), self.process)
     }
 
     /// The namespace options of the request; absent ones are the CRI's defaults.
@@ -141,6 +195,20 @@ pub struct Joining<'a> {
 impl Drop for Joining<'_> {
     fn drop(&mut self) {
         self.sandbox.inner.lock().joining -= 1;
+        self.sandbox.changed.notify_all();
+    }
+}
+
+/// See [`Sandbox::turn`]. Dropping it lets the next one have it.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    sandbox: &'a Sandbox,
+    name: String,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.sandbox.inner.lock().making.remove(&self.name);
         self.sandbox.changed.notify_all();
     }
 }
@@ -208,6 +276,20 @@ mod tests {
             let end = scope.spawn(|| sandbox.begin_end(&Call::unbounded()).map(|e| e.was_ready));
             drop(joined);
             assert!(!end.join().unwrap().unwrap(), "the first try had made it not ready");
+        });
+    }
+
+    #[test]
+    fn one_turn_at_a_time_for_each_name() {
+        let sandbox = Sandbox::ready(&records::Sandbox::default());
+        let now = || Call::within(Duration::ZERO);
+        let first = sandbox.turn(&now(), "a").unwrap();
+        sandbox.turn(&now(), "b").unwrap();
+        assert_eq!(sandbox.turn(&now(), "a").map(drop).map_err(|e| e.kind()), Err(Kind::DeadlineExceeded));
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| sandbox.turn(&Call::unbounded(), "a").map(drop));
+            drop(first);
+            next.join().unwrap().unwrap();
         });
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use cricket_proto::runtime::AttachRequest;
 
 use super::buffer::Moved;
-use super::remote::{Client, Process, Role};
+use super::role::{Client, Process, Role};
 use super::status::Outcome;
 use super::Shared;
 use crate::call::Call;

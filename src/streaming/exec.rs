@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cricket_proto::runtime::ExecRequest;
 
 use super::buffer::{read, write, Moved};
-use super::remote::{Client, Process, Role};
+use super::role::{Client, Process, Role};
 use super::status::Outcome;
 use super::Shared;
 use crate::container::{Command, Wanted};

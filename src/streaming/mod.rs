@@ -18,6 +18,8 @@ mod link;
 mod listener;
 mod pair;
 mod remote;
+mod role;
+mod size;
 pub mod spdy;
 mod status;
 mod tunnel;

@@ -1,19 +1,17 @@
 //! The remote command protocol: stdin, stdout, stderr, a terminal's size and the outcome, for exec and attach alike.
 
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use serde::Deserialize;
 
 use super::attach::Attached;
 use super::buffer::Moved;
 use super::exec::Running;
 use super::link::Link;
+use super::role::{Client, Process, Role, Streams, Wanted};
 use super::status::{status, Outcome};
 use super::upgrade::Version;
-use super::wire::{send, Next, Source, StreamId};
-use super::Shared;
+use super::wire::{send, Next, StreamId};
+use super::{size, Shared};
 use crate::error::{Context, Error, Kind, Result};
 use crate::store::sessions::Session;
 use crate::sys::poll::Poll;
@@ -22,135 +20,6 @@ use crate::sys::poll::Poll;
 const OPENING_BUDGET: Duration = Duration::from_secs(30);
 /// How long a client may take to read an answer before it counts as gone, when nothing else goes on any more.
 const LAST_WORDS: Duration = Duration::from_secs(30);
-/// The longest text of a terminal's size.
-const MAX_SIZE: usize = 256;
-
-/// What a stream is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The process's input.
-    Stdin,
-    /// Its output.
-    Stdout,
-    /// Its other output.
-    Stderr,
-    /// The outcome.
-    Error,
-    /// The size of its terminal.
-    Resize,
-}
-
-impl Role {
-    /// Where [`Streams`] keeps it; also the channel of a WebSocket.
-    fn index(self) -> usize {
-        match self {
-            Role::Stdin => 0,
-            Role::Stdout => 1,
-            Role::Stderr => 2,
-            Role::Error => 3,
-            Role::Resize => 4,
-        }
-    }
-
-    const ALL: [Role; 5] = [Role::Stdin, Role::Stdout, Role::Stderr, Role::Error, Role::Resize];
-
-    fn of_header(value: &str) -> Option<Role> {
-        match value {
-            "stdin" => Some(Role::Stdin),
-            "stdout" => Some(Role::Stdout),
-            "stderr" => Some(Role::Stderr),
-            "error" => Some(Role::Error),
-            "resize" => Some(Role::Resize),
-            _ => None,
-        }
-    }
-}
-
-/// Which streams a session has, by role.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Streams([Option<StreamId>; 5]);
-
-impl Streams {
-    fn of(&self, role: Role) -> Option<StreamId> {
-        self.0[role.index()]
-    }
-
-    fn role(&self, id: StreamId) -> Option<Role> {
-        Role::ALL.into_iter().find(|role| self.of(*role) == Some(id))
-    }
-}
-
-/// What is behind a session: a command of its own, or a container's streams.
-pub trait Process {
-    /// Waits for what it needs to: output if there is room for it, and until stdin takes more if some waits.
-    fn watch(&mut self, poll: &mut Poll, room: bool, stdin_waits: bool);
-    /// Moves its output into frames, as much as there is room for.
-    ///
-    /// # Errors
-    /// The session cannot go on.
-    fn output(&mut self, poll: &Poll, client: &mut Client<'_>) -> Result<()>;
-    /// Takes as much of stdin as it can. The end: it takes nothing any more.
-    fn input(&mut self, bytes: &[u8]) -> Moved;
-    /// No more stdin follows. Idempotent.
-    fn end_input(&mut self);
-    /// The terminal has this size now.
-    fn resize(&mut self, width: u32, height: u32);
-    /// How it ended, when all of its output was moved.
-    fn outcome(&mut self) -> Option<Outcome>;
-    /// When it wants to be asked again though nothing happened.
-    fn deadline(&self) -> Option<Instant>;
-    /// The client is gone. Whether the process goes on without it.
-    fn outlives_client(&self) -> bool;
-}
-
-/// Where a process's output goes.
-pub struct Client<'a> {
-    link: &'a mut Link,
-    streams: &'a Streams,
-}
-
-impl Client<'_> {
-    /// Reads `source` into a frame of this role's stream; into nothing if the client does not want it.
-    pub fn relay(&mut self, role: Role, source: &mut Source<'_>) -> io::Result<Moved> {
-        match self.streams.of(role).filter(|_| !self.link.gone) {
-            Some(id) => self.link.relay(id, source),
-            None => source(&mut [0; 16 << 10]),
-        }
-    }
-
-    /// Sends as many of these bytes as are possible now; returns how many. All, if the client does not want them.
-    pub fn send(&mut self, role: Role, bytes: &[u8]) -> usize {
-        match self.streams.of(role).filter(|_| !self.link.gone) {
-            Some(id) => send(&mut *self.link.wire, id, &mut self.link.out, bytes),
-            None => bytes.len(),
-        }
-    }
-}
-
-/// Which streams the request wants.
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted {
-    /// As in the request.
-    pub stdin: bool,
-    /// As in the request.
-    pub stdout: bool,
-    /// As in the request.
-    pub stderr: bool,
-    /// As in the request.
-    pub tty: bool,
-}
-
-impl Wanted {
-    fn has(&self, role: Role, version: Version) -> bool {
-        match role {
-            Role::Stdin => self.stdin,
-            Role::Stdout => self.stdout,
-            Role::Stderr => self.stderr,
-            Role::Error => true,
-            Role::Resize => self.tty && version >= Version::V3,
-        }
-    }
-}
 
 /// A session from the handshake to its end.
 pub(super) fn serve(shared: &Arc<Shared>, mut link: Link, version: Version, session: Session) -> Result<()> {
@@ -304,7 +173,7 @@ impl Remote<'_> {
                             }
                         },
                         Some(Role::Resize) => {
-                            for (width, height) in sizes(&mut self.size, body) {
+                            for (width, height) in size::sizes(&mut self.size, body) {
                                 process.resize(width, height);
                             }
                             length
@@ -375,62 +244,5 @@ impl Remote<'_> {
                 Next::Open(..) | Next::Ended(_) | Next::Reset(_) => {}
             }
         }
-    }
-}
-
-/// A terminal's size as clients write it.
-#[derive(Deserialize)]
-struct Size {
-    #[serde(rename = "Width")]
-    width: u16,
-    #[serde(rename = "Height")]
-    height: u16,
-}
-
-/// The sizes that are complete with `more`. They follow each other without anything in between. A size of zero is none.
-fn sizes(text: &mut Vec<u8>, more: &[u8]) -> Vec<(u32, u32)> {
-    text.extend_from_slice(more);
-    let mut stream = serde_json::Deserializer::from_slice(text).into_iter::<Size>();
-    let mut all = Vec::new();
-    let mut broken = false;
-    for size in &mut stream {
-        match size {
-            Ok(size) if size.width > 0 && size.height > 0 => all.push((size.width.into(), size.height.into())),
-            Ok(_) => {}
-            Err(e) => {
-                broken = !e.is_eof();
-                break;
-            }
-        }
-    }
-    let used = stream.byte_offset();
-    match broken || text.len() - used > MAX_SIZE {
-        true => text.clear(),
-        false => drop(text.drain(..used)),
-    }
-    all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_come_in_any_pieces() {
-        let text = br#"{"Width":80,"Height":24}{"Width":0,"Height":9}  {"Height":50,"Width":132}"#;
-        for piece in 1..text.len() {
-            let mut kept = Vec::new();
-            let all: Vec<_> = text.chunks(piece).flat_map(|piece| sizes(&mut kept, piece)).collect();
-            assert_eq!(all, [(80, 24), (132, 50)], "in pieces of {piece}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_size_is_forgotten() {
-        let mut kept = Vec::new();
-        assert_eq!(sizes(&mut kept, b"{\"Width\":-1"), []);
-        assert_eq!(sizes(&mut kept, b",}"), []);
-        assert_eq!(sizes(&mut kept, &[b' '; 2 * MAX_SIZE]), []);
-        assert_eq!(sizes(&mut kept, b"{\"Width\":1,\"Height\":2}"), [(1, 2)]);
     }
 }

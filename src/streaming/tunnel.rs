@@ -26,7 +26,7 @@ impl Tunnel {
     pub fn new() -> Tunnel {
         Tunnel {
             outer: WebSocket::new(Content::Plain),
-            inner: Spdy::new(),
+            inner: Spdy::default(),
             input: Buffer::new(INCOMING),
             out: Buffer::new(OUTGOING),
         }

@@ -145,7 +145,7 @@ fn version(name: &str) -> Version {
 
 fn spdy(chosen: &str) -> Agreed {
     let answer = switching(&[("Upgrade", "SPDY/3.1"), (CHOSEN, chosen)]);
-    Agreed { wire: Box::new(Spdy::new()), answer, opening: Opening::ByClient }
+    Agreed { wire: Box::new(Spdy::default()), answer, opening: Opening::ByClient }
 }
 
 fn websocket(

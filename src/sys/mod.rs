@@ -27,6 +27,8 @@ pub mod socket;
 pub mod stack;
 pub mod terminal;
 pub mod thread;
+pub mod userns;
+pub mod view;
 pub mod watch;
 pub mod xattr;
 

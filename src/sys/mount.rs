@@ -111,6 +111,14 @@ pub fn detach(target: &Path) -> io::Result<()> {
     Err(io::Error::other(format!("more than {MAX_STACKED} mounts on {}", target.display())))
 }
 
+/// Whether something is mounted on `target`.
+pub fn is_mounted(target: &Path) -> io::Result<bool> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    // Paths of ours hold nothing that the kernel would have to write in another way.
+    let wanted = target.to_string_lossy();
+    Ok(table.lines().any(|line| line.split(' ').nth(4) == Some(&*wanted)))
+}
+
 /// The magic number of the file system that `path` lies on.
 fn magic(path: &Path) -> io::Result<i64> {
     let path = c_path(path)?;

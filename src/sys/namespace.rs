@@ -18,14 +18,20 @@ pub enum Namespace {
     Ipc,
     /// Host and domain name.
     Uts,
+    /// Users and groups; the other ones belong to it. Made by [`userns`](super::userns).
+    User,
+    /// Process ids; made by an OCI runtime, never by [`create`].
+    Pid,
 }
 
 impl Namespace {
-    fn flag(self) -> libc::c_int {
+    pub(super) fn flag(self) -> libc::c_int {
         match self {
             Namespace::Net => libc::CLONE_NEWNET,
             Namespace::Ipc => libc::CLONE_NEWIPC,
             Namespace::Uts => libc::CLONE_NEWUTS,
+            Namespace::User => libc::CLONE_NEWUSER,
+            Namespace::Pid => libc::CLONE_NEWPID,
         }
     }
 
@@ -35,6 +41,8 @@ impl Namespace {
             Namespace::Net => "net",
             Namespace::Ipc => "ipc",
             Namespace::Uts => "uts",
+            Namespace::User => "user",
+            Namespace::Pid => "pid",
         }
     }
 }
@@ -53,17 +61,23 @@ pub fn create(pins: &[(Namespace, &Path)], setup: impl FnOnce() -> Result<()> + 
         check(unsafe { libc::unshare(flags) }).context("unshare namespaces")?;
         setup()?;
         for (namespace, path) in pins {
-            pin(*namespace, path)
-                .with_context(|| format!("pin {} namespace at {}", namespace.name(), path.display()))?;
+            pin(*namespace, "thread-self", path)?;
         }
         Ok(())
     })
 }
 
-/// Binds the calling thread's namespace on a new file at `path`.
-fn pin(namespace: Namespace, path: &Path) -> io::Result<()> {
-    OpenOptions::new().write(true).create_new(true).open(path)?;
-    mount::bind(Path::new(&format!("/proc/thread-self/ns/{}", namespace.name())), path)
+/// Pins a namespace of process `pid`, which must not end meanwhile. As with [`create`], the undo is [`unpin`].
+pub fn pin_of(namespace: Namespace, pid: u32, path: &Path) -> Result<()> {
+    pin(namespace, &pid.to_string(), path)
+}
+
+/// Binds a namespace of `whose`, a name below `/proc`, on a new file at `path`.
+fn pin(namespace: Namespace, whose: &str, path: &Path) -> Result<()> {
+    let source = format!("/proc/{whose}/ns/{}", namespace.name());
+    let file = OpenOptions::new().write(true).create_new(true).open(path);
+    let pinned = file.and_then(|_| mount::bind(Path::new(&source), path));
+    pinned.with_context(|| format!("pin {} namespace at {}", namespace.name(), path.display()))
 }
 
 /// Takes a pin down: detaches the mount and removes the file. Idempotent. The namespace lives on while a process is in

@@ -1,5 +1,6 @@
 //! A look into a root file system that is mounted for nobody but one thread, which ends right after.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -8,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::{c_path, check, mount, namespace};
 use crate::error::{Context, Error, Result};
+
+/// How often a path is followed that others interfere with; each time it is over in microseconds.
+const MAX_RACES: usize = 1000;
 
 /// One mount of a root file system, as a snapshotter describes it.
 #[derive(Clone, Copy, Debug)]
@@ -88,15 +92,21 @@ impl Root {
         // Without O_NONBLOCK a pipe in the place of the file would block us until somebody wrote to it.
         how.flags = (libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY) as u64;
         how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+        for _ in 1..MAX_RACES {
+            match self.openat2(&path, &how) {
+                // Somebody mounted or renamed something, anywhere, while a `..` was followed: the kernel wants it again.
+                Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => {}
+                opened => return opened,
+            }
+        }
+        self.openat2(&path, &how)
+    }
+
+    fn openat2(&self, path: &CStr, how: &libc::open_how) -> io::Result<File> {
+        let size = std::mem::size_of::<libc::open_how>();
         // SAFETY: the descriptor is open, the path NUL-terminated, and pointer and size describe `how`.
         let opened = unsafe {
-            libc::syscall(
-                libc::SYS_openat2,
-                self.0.as_raw_fd(),
-                path.as_ptr(),
-                &raw const how,
-                std::mem::size_of::<libc::open_how>(),
-            )
+            libc::syscall(libc::SYS_openat2, self.0.as_raw_fd(), path.as_ptr(), std::ptr::from_ref(how), size)
         };
         if opened < 0 {
             return Err(io::Error::last_os_error());

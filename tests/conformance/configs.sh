@@ -50,7 +50,9 @@ cni.conf_dir = "$dir/net.d"
 cni.bin_dirs = ["$plugins"]
 cni.cache_dir = "$dir/cni"
 image.registry_dirs = ["$dir/certs.d"]
+image.import_dir = ""
 runtime.runc.root = "$dir/runc"
+runtime.runc.shim = "${SHIM:-auto}"
 TOML
 }
 

@@ -4,6 +4,7 @@
 #   CONTAINERD=1.6|2   Debian's containerd, runc and plugins, or 2.x and its runc and plugins, built from Go modules
 #   PEER=1             on containerd's own CRI plugin instead: what the peer reaches on this machine
 #   RUNTIME=name       the runtime handler
+#   SHIM=runc-v2       whose shim: auto (the default), cricket or runc-v2
 #   FOCUS=regexp       only these specs; SEED=n the order in which they run
 # Report, log and the daemons' logs are left in target/conformance/<cricket or peer>-<containerd>.
 set -eu -o pipefail
@@ -42,6 +43,8 @@ command -v docker-registry >/dev/null || fail "docker-registry is missing: apt-g
 [ $subject = peer ] || cricket=$(realpath "${CRICKET_BIN:-$PRODUCT}")
 
 dir=$(mktemp -d /tmp/cricket-conformance.XXXXXX)
+# Root of a user namespace must get through.
+chmod 711 "$dir"
 . tools/private.sh
 rm -rf "$report"
 mkdir -p "$report" "$dir/net.d" "$dir/certs.d"
@@ -84,17 +87,15 @@ if [ $subject = cricket ]; then
     socket=$dir/cricket.sock
     await "$report/cricket.log" "$socket"
 fi
-echo "conformance: $("$bin/critest" -version 2>/dev/null | head -1) on $subject, $(containerd --version | cut -d' ' -f1,3), all of it below $dir"
+echo "conformance: $("$bin/critest" -version 2>/dev/null | head -1) on $subject, $(containerd --version | cut -d' ' -f1,3)," \
+    "all of it below $dir"
 printf 'runtime-endpoint: unix://%s\nimage-endpoint: unix://%s\n' "$socket" "$socket" >"$dir/crictl.yaml"
-crictl=("$bin/crictl" --config "$dir/crictl.yaml")
+# A socket is not an answer yet.
 for ((i = 0; i < 300; i++)); do
-    "${crictl[@]}" info >/dev/null 2>&1 && break
+    "$bin/crictl" --config "$dir/crictl.yaml" info >"$report/info.log" 2>&1 && break
+    [ $i -lt 299 ] || { cat "$report/info.log"; fail "$subject does not get ready"; }
     sleep 0.1
 done
-if ! "${crictl[@]}" pull registry.k8s.io/pause:3.9 >"$report/pull.log" 2>&1; then
-    grep -q Unimplemented "$report/pull.log" || { cat "$report/pull.log"; fail "no image can be pulled"; }
-    "$cricket" import --config "$dir/cricket.toml" target/conformance/images/images.tar >/dev/null
-fi
 
 # critest REPORT EXPRESSION: runs the specs that match, and leaves a report and a log.
 critest() {
@@ -106,8 +107,13 @@ critest() {
 }
 
 reports=$report/critest.xml
-lists=("$here/expected/$subject".txt "$here/expected/$subject-$generation".txt)
+lists=("$here/expected/cricket.txt" "$here/expected/cricket-$generation.txt")
 critest critest "${FOCUS:-}"
+if [ $subject = peer ]; then
+    # Nobody expects anything of it: its figures, whatever they are.
+    "$bin/conform" verdict "$reports" || exit 0
+    exit 0
+fi
 again=$("$bin/conform" again "$report/critest.xml" "${lists[@]}")
 if [ -n "$again" ]; then
     critest again "$again"

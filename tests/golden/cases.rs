@@ -1,9 +1,11 @@
 //! The cases, one per aspect of the spec.
 
-use cricket::oci::facts::{CgroupMode, DeviceFacts, DeviceKind, ImageFacts, Namespaces, Propagation};
+use cricket::cdi;
+use cricket::oci::facts::{CgroupMode, DeviceEdits, DeviceFacts, DeviceKind, ImageFacts, Namespaces, Propagation};
 use cricket_proto::runtime::MountPropagation::{PROPAGATION_BIDIRECTIONAL, PROPAGATION_HOST_TO_CONTAINER};
 use cricket_proto::runtime::{
-    Device, HugepageLimit, Int64Value, KeyValue, LinuxContainerResources, Mount, NamespaceMode,
+    Device, HugepageLimit, IDMapping, ImageSpec, Int64Value, KeyValue, LinuxContainerResources, Mount, NamespaceMode,
+    UserNamespace,
 };
 
 use super::fixture::{source, Case};
@@ -23,6 +25,7 @@ pub const ALL: &[(&str, Build)] = &[
     ("resources-v1", resources_v1),
     ("resources-v2", resources_v2),
     ("systemd-cgroup", systemd_cgroup),
+    ("shim-group", shim_group),
     ("devices", devices),
     ("mounts", mounts),
     ("capabilities", capabilities),
@@ -31,6 +34,20 @@ pub const ALL: &[(&str, Build)] = &[
     ("readonly-masked", readonly_masked),
     ("user-groups", user_groups),
     ("empty-image", empty_image),
+    ("image-volume", image_volume),
+    ("idmapped-mount", idmapped_mount),
+    ("userns", userns),
+    ("userns-pod-pid", userns_pod_pid),
+    ("cdi", cdi_devices),
+    ("cdi-over-mounts", cdi_over_mounts),
+    ("own-dev", own_dev),
+    ("sys-mounted", sys_mounted),
+    ("unlimited", unlimited),
+    ("swap-off", swap_off),
+    ("no-controllers", no_controllers),
+    ("directory-of-devices", directory_of_devices),
+    ("host-ipc", host_ipc),
+    ("privileged-host", privileged_host),
 ];
 
 fn strings(all: &[&str]) -> Vec<String> {
@@ -124,6 +141,13 @@ fn resources_v2() -> Case {
         unified: [("memory.min", "1048576"), ("memory.oom.group", "1")].map(|(k, v)| (k.into(), v.into())).into(),
         ..Default::default()
     };
+    case
+}
+
+/// Containers of the same group share a shim, whatever their pods.
+fn shim_group() -> Case {
+    let mut case = Case::new();
+    case.handler.shim_group = Some("cricket-node-1".into());
     case
 }
 
@@ -233,6 +257,158 @@ fn empty_image() -> Case {
     case.config.image.clear();
     case.config.command = strings(&["/app"]);
     case.sandbox.linux.mut_or_insert_default().cgroup_parent.clear();
+    case
+}
+
+/// The content of an image, and a directory of another.
+fn image_volume() -> Case {
+    let mut case = Case::new();
+    let mount = |path: &str, sub_path: &str| Mount {
+        container_path: path.into(),
+        readonly: true,
+        image: Some(ImageSpec { image: "models:1".into(), ..Default::default() }).into(),
+        image_sub_path: sub_path.into(),
+        ..Default::default()
+    };
+    let private = Propagation::Private;
+    case.mount(mount("/models", ""), source("/run/cricket/sandboxes/5/images/aa", private));
+    case.mount(mount("/tiny", "tiny/v2"), source("/run/cricket/sandboxes/5/images/aa/tiny/v2", private));
+    case
+}
+
+fn idmapped_mount() -> Case {
+    let mut case = Case::new();
+    case.handler.idmap_mounts = true;
+    let mapping = vec![IDMapping { host_id: 100_000, container_id: 0, length: 65536, ..Default::default() }];
+    let mount = Mount {
+        container_path: "/data".into(),
+        host_path: "/srv/data".into(),
+        uidMappings: mapping.clone(),
+        gidMappings: mapping,
+        ..Default::default()
+    };
+    case.mount(mount, source("/srv/data", Propagation::Private));
+    case
+}
+
+/// Gives pod and container users of their own.
+pub fn user_namespace(case: &mut Case) {
+    let mapping = |host_id| vec![IDMapping { host_id, container_id: 0, length: 65536, ..Default::default() }];
+    let users = UserNamespace {
+        mode: NamespaceMode::POD.into(),
+        uids: mapping(100_000),
+        gids: mapping(200_000),
+        ..Default::default()
+    };
+    case.pod_security().namespace_options.mut_or_insert_default().userns_options = Some(users.clone()).into();
+    case.security().namespace_options.mut_or_insert_default().userns_options = Some(users).into();
+    case.namespaces.user = Some("/run/cricket/sandboxes/5/user".into());
+}
+
+fn userns() -> Case {
+    let mut case = Case::new();
+    user_namespace(&mut case);
+    case
+}
+
+fn userns_pod_pid() -> Case {
+    let mut case = pod_pid();
+    user_namespace(&mut case);
+    case
+}
+
+fn cdi_devices() -> Case {
+    let mut case = Case::new();
+    case.edits = DeviceEdits {
+        nodes: vec![fuse("/dev/acme0", "rw")],
+        env: strings(&["ACME_VISIBLE=0", "NGINX_VERSION=acme"]),
+        mounts: vec![cdi::Mount {
+            host_path: "/usr/lib/acme.so".into(),
+            container_path: "/usr/lib/acme.so".into(),
+            options: strings(&["ro", "nosuid", "bind"]),
+            ..Default::default()
+        }],
+        hooks: vec![cdi::Hook {
+            hook_name: "createContainer".into(),
+            path: "/usr/bin/acme-hook".into(),
+            args: strings(&["acme-hook", "ldconfig"]),
+            timeout: Some(5),
+            ..Default::default()
+        }],
+        gids: vec![44, 0, 44],
+        intel_rdt: Some(cdi::IntelRdt { clos_id: "guaranteed".into(), enable_mbm: true, ..Default::default() }),
+    };
+    case
+}
+
+/// A mount of a device takes the place of one of the request, and lies before what lies in it.
+fn cdi_over_mounts() -> Case {
+    let mut case = mounts();
+    let mount =
+        |path: &str| cdi::Mount { host_path: "/acme".into(), container_path: path.into(), ..Default::default() };
+    case.edits.mounts = vec![mount("/config"), mount("/etc/resolv.conf")];
+    case
+}
+
+/// The node's /dev instead of one of its own.
+fn own_dev() -> Case {
+    let mut case = Case::new();
+    let mount = Mount { container_path: "/dev/".into(), host_path: "/dev".into(), ..Default::default() };
+    case.mount(mount, source("/dev", Propagation::Private));
+    case
+}
+
+fn sys_mounted() -> Case {
+    let mut case = Case::new();
+    for path in ["/sys", "/sys/fs/cgroup", "/proc"] {
+        let mount = Mount { container_path: path.into(), host_path: path.into(), readonly: true, ..Default::default() };
+        case.mount(mount, source(path, Propagation::Shared));
+    }
+    case
+}
+
+fn unlimited() -> Case {
+    let mut case = Case::new();
+    *case.resources() = LinuxContainerResources { cpu_quota: -1, memory_limit_in_bytes: -1, ..Default::default() };
+    case
+}
+
+/// The node does not account for swap.
+fn swap_off() -> Case {
+    let mut case = resources_v1();
+    case.host.swap = false;
+    case.resources().memory_swap_limit_in_bytes = 512 << 20;
+    case
+}
+
+/// Limits of 0 for huge pages, which the kubelet always sends, where none can be limited.
+fn no_controllers() -> Case {
+    let mut case = Case::new();
+    case.host.hugetlb = false;
+    let page = |size: &str| HugepageLimit { page_size: size.into(), ..Default::default() };
+    case.resources().hugepage_limits = vec![page("2MB"), page("1GB")];
+    case
+}
+
+fn directory_of_devices() -> Case {
+    let mut case = Case::new();
+    case.config.devices =
+        vec![Device { host_path: "/dev/snd".into(), container_path: "/dev/snd".into(), ..Default::default() }];
+    case.devices = vec![fuse("/dev/snd/controlC0", "rwm"), fuse("/dev/snd/pcmC0D0p", "rwm")];
+    case
+}
+
+fn host_ipc() -> Case {
+    let mut case = Case::new();
+    case.modes(NamespaceMode::POD, NamespaceMode::CONTAINER, NamespaceMode::NODE);
+    case.namespaces.ipc = None;
+    case.files.shm = "/dev/shm".into();
+    case
+}
+
+fn privileged_host() -> Case {
+    let mut case = host_namespaces();
+    case.privileged();
     case
 }
 

@@ -9,7 +9,8 @@ use cricket::oci::base;
 use cricket::oci::capabilities::CapSet;
 use cricket::oci::container::{self, Input};
 use cricket::oci::facts::{
-    Arch, CgroupMode, DeviceFacts, HandlerFacts, HostFacts, ImageFacts, MountSource, Namespaces, Profiles, SandboxFiles,
+    Arch, CgroupMode, DeviceEdits, DeviceFacts, HandlerFacts, HostFacts, ImageFacts, MountSource, Namespaces, Profiles,
+    SandboxFiles,
 };
 use cricket::oci::user::{self, User};
 use cricket::oci::Request;
@@ -34,6 +35,7 @@ pub struct Case {
     pub files: SandboxFiles,
     pub mounts: Vec<MountSource>,
     pub devices: Vec<DeviceFacts>,
+    pub edits: DeviceEdits,
     pub accounts: Accounts,
     pub profiles: Profiles,
     pub base: Option<Value>,
@@ -75,6 +77,7 @@ impl Case {
                 net: Some("/run/netns/cricket-5".into()),
                 ipc: Some("/run/cricket/sandboxes/5/ipc".into()),
                 uts: Some("/run/cricket/sandboxes/5/uts".into()),
+                user: None,
                 pid: None,
             },
             hostname: "web-0".into(),
@@ -86,6 +89,7 @@ impl Case {
             },
             mounts: vec![],
             devices: vec![],
+            edits: DeviceEdits::default(),
             accounts: Accounts::default(),
             profiles: Profiles::default(),
             base: None,
@@ -157,6 +161,7 @@ impl Case {
             user: &user,
             mounts: &self.mounts,
             devices: &self.devices,
+            edits: &self.edits,
             profiles: &self.profiles,
         })
     }

@@ -6,6 +6,7 @@ mod fixture;
 mod property;
 mod rules;
 mod runc;
+mod sandboxes;
 mod security;
 
 use std::fs;
@@ -13,9 +14,16 @@ use std::path::Path;
 
 use serde_json::Value;
 
-/// Every case: name of the folder, and how its input is made.
-fn all() -> impl Iterator<Item = &'static (&'static str, cases::Build)> {
-    cases::ALL.iter().chain(security::ALL)
+/// Every case: name of the folder, and how its spec is made.
+fn all() -> impl Iterator<Item = (&'static str, Box<dyn Fn() -> Value>)> {
+    let containers = cases::ALL.iter().chain(security::ALL).map(|(name, build)| {
+        let made: Box<dyn Fn() -> Value> = Box::new(|| build().json());
+        (*name, made)
+    });
+    containers.chain(sandboxes::ALL.iter().map(|(name, build)| {
+        let made: Box<dyn Fn() -> Value> = Box::new(|| serde_json::to_value(build()).expect("a spec is JSON"));
+        (*name, made)
+    }))
 }
 
 #[test]
@@ -25,7 +33,7 @@ fn specs_are_as_they_were() {
     let mut changed = Vec::new();
     for (name, build) in all() {
         let file = folder.join(name).join("spec.json");
-        let spec = build().json();
+        let spec = build();
         rules::assert_loadable(&spec);
         let found = canonical(spec);
         if update {

@@ -16,7 +16,10 @@ fn broken(spec: &Value) -> Result<(), String> {
     process(&spec["process"])?;
     mounts(spec)?;
     linux(&spec["linux"])?;
-    holds("root.path is that of the bundle", spec["root"]["path"] == "rootfs")?;
+    let root = text(&spec["root"]["path"]);
+    let of_sandbox = spec["annotations"]["io.kubernetes.cri.container-type"] == "sandbox";
+    let fine = if of_sandbox { root.starts_with('/') } else { root == "rootfs" };
+    holds("root.path is that of the bundle, or a sandbox's own", fine)?;
     let own_uts = all(&spec["linux"]["namespaces"]).any(|n| n["type"] == "uts" && n.get("path").is_none());
     holds("a host name needs a UTS namespace", spec.get("hostname").is_none() || own_uts)?;
     let annotations = spec["annotations"].as_object().into_iter().flatten();

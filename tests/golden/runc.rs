@@ -106,7 +106,8 @@ impl Bench {
         case.host = Host::read().expect("readable").facts;
         case.config.command = vec!["/probe".into(), "--list".into()];
         let namespace = |kind: &str| Some(format!("/proc/{}/ns/{kind}", self.holder.id()).into());
-        case.namespaces = Namespaces { net: namespace("net"), ipc: namespace("ipc"), uts: namespace("uts"), pid: None };
+        case.namespaces =
+            Namespaces { net: namespace("net"), ipc: namespace("ipc"), uts: namespace("uts"), ..Default::default() };
         case.files.hostname = self.dir.join("hostname");
         case.files.hosts = self.dir.join("hosts");
         case.files.resolv_conf = self.dir.join("resolv.conf");

@@ -80,7 +80,7 @@ fn users_and_capabilities() {
     security.run_as_group = MessageField::some(Int64Value { value: 2000, ..Default::default() });
     security.supplemental_groups = vec![3000];
     let id = pod.start(config);
-    assert_eq!(node.cri.sh(&id, "id -u; id -g; id -G"), "1000\n2000\n2000 3000");
+    assert_eq!(node.cri.sh(&id, "id -u; id -g; id -G"), "1000\n2000\n2000 3000 50000");
     assert_eq!(capabilities(&node.cri.sh(&id, "cat /proc/self/status")), 0, "only root has any");
     let user = node.cri.status(&id).user.linux.clone().unwrap_or_default();
     assert_eq!((user.uid, user.gid), (1000, 2000));

@@ -11,10 +11,14 @@ mod containerd;
 mod cri;
 #[path = "../support/elf.rs"]
 mod elf;
+#[path = "../support/network.rs"]
+mod network;
 #[path = "../support/node.rs"]
 mod node;
 #[path = "../image/registry.rs"]
 mod registry;
+#[path = "../support/shell.rs"]
+mod shell;
 #[path = "../support/stream.rs"]
 mod stream;
 
@@ -25,10 +29,13 @@ mod exits;
 mod leaks;
 mod logs;
 mod pod;
+mod process;
 mod pull;
 mod restart;
 mod security;
 mod selftest;
+mod volumes;
 mod shim;
 mod streaming;
 mod stats;
+mod shim_scope;

@@ -9,7 +9,7 @@ use cricket_proto::runtime::{ContainerState, Mount};
 
 use crate::census::{shims, Census};
 use crate::cri::{container, state, Pod, POLITE};
-use crate::node::{until, Node};
+use crate::node::{until, Node, Tuning};
 
 /// Memory of a shim that no other process shares: measured 61 kB, plus a fifth. Its program is shared.
 const PRIVATE_KB: u64 = 74;
@@ -107,7 +107,7 @@ fn a_killed_shim_leaves_nothing_and_new_containers_start() {
 
 #[test]
 fn containerds_own_shim_serves_as_well() {
-    let node = Node::start_with("shim = \"runc-v2\"");
+    let node = Node::start_as(Tuning { runc: "shim = \"runc-v2\"".into(), ..Tuning::default() });
     let empty = Census::take(&node);
     let pod = Pod::run(&node, "theirs");
     let volume = node.dir().join("volumes/theirs");
@@ -137,7 +137,7 @@ fn a_pod_of_each_side_by_side() {
     let ours = Node::shared();
     let pod = Pod::run(&ours, "ours");
     pod.start(container("c", POLITE));
-    let theirs = Node::start_with("shim = \"runc-v2\"");
+    let theirs = Node::start_as(Tuning { runc: "shim = \"runc-v2\"".into(), ..Tuning::default() });
     let other = Pod::run(&theirs, "theirs");
     other.start(container("c", POLITE));
     let cost = |node: &Node| shims(node).iter().map(|(pid, _)| kilobytes(*pid, "Private_Dirty")).min().expect("a shim");

@@ -4,11 +4,11 @@ use std::io::{Read, Write};
 
 use cricket::error::{Kind, Result};
 use cricket_proto::methods::runtime_service as rpc;
-use cricket_proto::runtime::{ExecRequest, NamespaceMode, PortForwardRequest};
+use cricket_proto::runtime::{AttachRequest, ContainerState, ExecRequest, NamespaceMode, PortForwardRequest};
 use serde_json::{json, Value};
 
 use crate::census::{self, Holdings};
-use crate::cri::{container, namespaces, pod_config, Cri, Pod, POLITE};
+use crate::cri::{container, namespaces, pod_config, state, Cri, Pod, POLITE};
 use crate::node::{until, Node, BUSYBOX};
 use crate::stream::{request, spdy, websocket, Client, Frame, GOAWAY, PING, RST_STREAM};
 
@@ -443,5 +443,92 @@ fn ports_of_the_host_and_of_a_websocket() {
     assert_eq!(client.receive(), Some((2, b"\0hello".to_vec())));
     client.vanish();
     assert_eq!(socket.read(&mut five).expect("the end"), 0);
+    pod.remove();
+}
+
+/// A session on a container's own streams, error first.
+fn attach(node: &Node, id: &str, streams: &[&str]) -> Client {
+    let request = AttachRequest {
+        container_id: id.into(),
+        stdin: streams.contains(&"stdin"),
+        stdout: streams.contains(&"stdout"),
+        stderr: streams.contains(&"stderr"),
+        tty: streams.contains(&"resize"),
+        ..Default::default()
+    };
+    let url = node.cri.call(&rpc::ATTACH, &request).expect("Attach").url;
+    let mut client = spdy(&url, V4).upgraded();
+    client.open_all(streams);
+    client
+}
+
+/// Bytes of this stream until they hold `text`.
+fn until_said(client: &mut Client, id: u32, text: &str) -> String {
+    let mut said = Vec::new();
+    while !String::from_utf8_lossy(&said).contains(text) {
+        match client.frame().expect("the connection stays") {
+            Frame::Data { id: other, bytes, .. } if other == id => said.extend(bytes),
+            _ => {}
+        }
+    }
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+#[test]
+fn clients_attach_and_leave_and_the_container_stays() {
+    let node = Node::shared();
+    let pod = Pod::run(&node, "attach");
+    let mut config = container("c", "while read x; do echo out $x; echo err $x >&2; done; exit 9");
+    config.stdin = true;
+    let id = pod.start(config);
+    let mut first = attach(&node, &id, &["stdin", "stdout", "stderr"]);
+    first.data(3, false, b"one\n");
+    assert_eq!(until_said(&mut first, 5, "\n"), "out one\n");
+    let mut second = attach(&node, &id, &["stdout"]);
+    // Answered only after the streams are attached to.
+    second.control(PING, 0, &[0, 0, 0, 1]);
+    while !matches!(second.frame().expect("a frame"), Frame::Control { kind: PING, .. }) {}
+    first.data(3, true, b"two\n");
+    assert_eq!(until_said(&mut second, 3, "\n"), "out two\n");
+    first.vanish();
+    assert_eq!(state(&node.cri.status(&id)), ContainerState::CONTAINER_RUNNING);
+    let mut third = attach(&node, &id, &["stdin", "stdout"]);
+    third.data(3, false, b"three\n");
+    assert_eq!(until_said(&mut third, 5, "\n"), "out three\n");
+    node.cri.stop(&id, 0).expect("StopContainer");
+    let [error, ..] = third.rest();
+    assert_eq!(status(&error)["status"], "Success", "the container's end is the session's");
+    second.rest();
+    assert_eq!(pod.said("c").len(), 6, "the log has everything");
+    pod.remove();
+}
+
+#[test]
+fn input_that_ends_once_ends_for_good() {
+    let node = Node::shared();
+    let pod = Pod::run(&node, "once");
+    let mut config = container("c", "cat; exit 9");
+    (config.stdin, config.stdin_once) = (true, true);
+    let id = pod.start(config);
+    let mut client = attach(&node, &id, &["stdin", "stdout"]);
+    client.data(3, true, b"all of it\n");
+    let [error, _, out, ..] = client.rest();
+    assert_eq!((&*out, &status(&error)["status"]), (&b"all of it\n"[..], &json!("Success")));
+    assert_eq!(node.cri.ended(&id).exit_code, 9);
+    pod.remove();
+}
+
+#[test]
+fn a_terminal_is_attached_to() {
+    let node = Node::shared();
+    let pod = Pod::run(&node, "attach-tty");
+    let mut config = container("c", "while read x; do stty size; done");
+    (config.stdin, config.tty) = (true, true);
+    let id = pod.start(config);
+    let mut client = attach(&node, &id, &["stdin", "stdout", "resize"]);
+    client.data(7, false, br#"{"Width":91,"Height":17}"#);
+    client.data(3, false, b"go\n");
+    assert!(until_said(&mut client, 5, "17 91").contains("17 91"));
+    client.vanish();
     pod.remove();
 }

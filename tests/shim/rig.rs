@@ -216,7 +216,7 @@ pub fn refused<T: std::fmt::Debug>(result: Result<T>, code: u8, words: &str) {
 fn listen(path: &Path) -> Receiver<String> {
     let listener = UnixListener::bind(path).expect("free");
     let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
+    let serve = move || {
         for mut stream in listener.incoming().flatten() {
             let (mut frames, mut buffer) = (Frames::default(), [0; 4096]);
             while let Ok(n @ 1..) = stream.read(&mut buffer) {
@@ -230,7 +230,8 @@ fn listen(path: &Path) -> Receiver<String> {
                 }
             }
         }
-    });
+    };
+    std::thread::Builder::new().name("events".to_owned()).spawn(serve).expect("a thread");
     receiver
 }
 

@@ -37,13 +37,17 @@ case $verb in
     create)
         mkdir "$state"
         mkfifo "$state/start"
-        sh -c 'read go <"$1/start"; exec sh "$2/config.json"' sh "$state" "$bundle" &
+        # A shell gives what it starts in the background no input, unless it is told where that is.
+        exec 3<&0
+        sh -c 'read go <"$1/start"; exec sh "$2/config.json"' sh "$state" "$bundle" <&3 3<&- &
         echo $! >"$state/pid"
         printf %s $! >"$pid_file"
         ;;
     start) echo go >"$state/start" ;;
     exec)
-        sh "$process" &
+        # Read now: the file goes when we are done.
+        script=$(cat "$process")
+        sh -c "$script" &
         printf %s $! >"$pid_file"
         ;;
     delete)

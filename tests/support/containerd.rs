@@ -17,26 +17,51 @@ use protobuf::Message;
 const SBIN: &str = "/usr/local/sbin:/usr/sbin:/sbin";
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Which containerd it is. The default is that of the search path, without its CRI plugin.
+#[derive(Clone, Debug, Default)]
+pub struct Flavour {
+    /// A folder of programs that comes before the search path: containerd, its shim and its tools of another version.
+    pub programs: Option<PathBuf>,
+    /// Tables of its configuration beyond the common ones, for the directory it gets.
+    pub tables: Option<fn(&Path) -> String>,
+    /// Its own CRI plugin is on.
+    pub cri: bool,
+}
+
+impl Flavour {
+    fn search_path(&self) -> String {
+        let path = search_path();
+        self.programs.as_ref().map_or(path.clone(), |dir| format!("{}:{path}", dir.display()))
+    }
+}
+
 /// A running containerd. Dropping it kills it and everything it started, and removes its mounts and files.
 pub struct PrivateContainerd {
     dir: PathBuf,
+    flavour: Flavour,
     daemon: Child,
 }
 
 impl PrivateContainerd {
     /// Starts one and returns when it serves. Panics with what to install when something is missing; needs root.
     pub fn start() -> Self {
+        Self::start_as(Flavour::default())
+    }
+
+    /// As [`PrivateContainerd::start`], of another flavour.
+    pub fn start_as(flavour: Flavour) -> Self {
         for program in ["containerd", "containerd-shim-runc-v2", "runc"] {
-            let found = search_path().split(':').any(|dir| Path::new(dir).join(program).is_file());
+            let found = flavour.search_path().split(':').any(|dir| Path::new(dir).join(program).is_file());
             assert!(found, "{program} is not on PATH: apt-get install containerd runc");
         }
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("cricket-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(name);
         fs::create_dir(&dir).expect("a fresh directory");
-        fs::write(dir.join("config.toml"), config(&dir)).expect("write config.toml");
-        let daemon = spawn(&dir);
-        PrivateContainerd { dir, daemon }
+        let tables = flavour.tables.map(|tables| tables(&dir)).unwrap_or_default();
+        fs::write(dir.join("config.toml"), config(&dir, flavour.cri) + &tables).expect("write config.toml");
+        let daemon = spawn(&dir, &flavour);
+        PrivateContainerd { dir, flavour, daemon }
     }
 
     /// Its socket.
@@ -73,7 +98,7 @@ impl PrivateContainerd {
 
     /// Starts the daemon again after [`PrivateContainerd::kill`].
     pub fn start_again(&mut self) {
-        self.daemon = spawn(&self.dir);
+        self.daemon = spawn(&self.dir, &self.flavour);
     }
 }
 
@@ -110,17 +135,21 @@ fn search_path() -> String {
     format!("{}:{SBIN}", std::env::var("PATH").unwrap_or_default())
 }
 
-/// The names of the CRI plugin in 1.x and in 2.x; snapshotters that only make the start slow.
-fn config(dir: &Path) -> String {
+/// The names of the CRI plugin in 1.x and in 2.x.
+const CRI: &str = r#"
+  "io.containerd.grpc.v1.cri",
+  "io.containerd.cri.v1.runtime",
+  "io.containerd.cri.v1.images","#;
+
+/// Without the CRI plugin if it is not wanted, and without the snapshotters that only make the start slow.
+fn config(dir: &Path, cri: bool) -> String {
     let dir = dir.display();
+    let unwanted = if cri { "" } else { CRI };
     format!(
         r#"version = 2
 root = "{dir}/root"
 state = "{dir}/state"
-disabled_plugins = [
-  "io.containerd.grpc.v1.cri",
-  "io.containerd.cri.v1.runtime",
-  "io.containerd.cri.v1.images",
+disabled_plugins = [{unwanted}
   "io.containerd.snapshotter.v1.aufs",
   "io.containerd.snapshotter.v1.btrfs",
   "io.containerd.snapshotter.v1.devmapper",
@@ -136,7 +165,7 @@ disabled_plugins = [
 }
 
 /// Starts the daemon and waits for its `READY=1`, as systemd would.
-fn spawn(dir: &Path) -> Child {
+fn spawn(dir: &Path, flavour: &Flavour) -> Child {
     let notify = dir.join("notify.sock");
     // From an earlier start.
     fs::remove_file(&notify).ok();
@@ -146,7 +175,7 @@ fn spawn(dir: &Path) -> Child {
     let mut daemon = Command::new("containerd")
         .arg("--config")
         .arg(dir.join("config.toml"))
-        .env("PATH", search_path())
+        .env("PATH", flavour.search_path())
         .env("NOTIFY_SOCKET", &notify)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

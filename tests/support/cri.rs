@@ -118,6 +118,14 @@ impl Cri {
         u32::try_from(info["pid"].as_u64().expect("a pid")).expect("a pid")
     }
 
+    /// The pid of a sandbox's process; 0 if it has none.
+    pub fn pod_pid(&self, id: &str) -> u32 {
+        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: true, ..Default::default() };
+        let info = self.call(&rpc::POD_SANDBOX_STATUS, &request).expect("verbose PodSandboxStatus").info;
+        let info: serde_json::Value = serde_json::from_str(&info["info"]).expect("JSON");
+        u32::try_from(info["pid"].as_u64().expect("a pid")).expect("a pid")
+    }
+
     /// Waits for a container's end.
     pub fn ended(&self, id: &str) -> ContainerStatus {
         until("the container ends", || state(&self.status(id)) == ContainerState::CONTAINER_EXITED);
@@ -225,9 +233,14 @@ impl<'a> Pod<'a> {
 
 /// The configuration of a pod on a node, its log directory made.
 pub fn pod_config(node: &Node, name: &str) -> PodSandboxConfig {
+    pod_config_in(&node.dir().join("logs"), name)
+}
+
+/// The same, with its log directory below `logs`.
+pub fn pod_config_in(logs: &Path, name: &str) -> PodSandboxConfig {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let uid = format!("uid-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-    let logs = node.dir().join("logs").join(&uid);
+    let logs = logs.join(&uid);
     fs::create_dir(&logs).expect("make the log directory");
     let metadata = PodSandboxMetadata { name: name.into(), namespace: "default".into(), uid, ..Default::default() };
     let mut config = PodSandboxConfig {

@@ -5,32 +5,44 @@ use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use cricket::containerd::Client;
-use cricket::image::build::{self, Bytes, NewFile, NewImage};
 
-use crate::containerd::PrivateContainerd;
+use crate::containerd::{Flavour, PrivateContainerd};
 use crate::cri::Cri;
-use crate::elf;
+use crate::network::{Network, PLUGIN_DIRS};
+use crate::shell;
+pub use crate::shell::{BUSYBOX, IMAGE};
 
-/// The image of every container: a static busybox.
-pub const IMAGE: &str = "localhost/cricket-test-shell:1";
-/// Its only program.
-pub const BUSYBOX: &str = "/bin/busybox";
 /// Bound on everything that takes a moment; what needs it has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-const PLUGINS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
-const PLUGIN_DIRS: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni"];
+/// What of a node is not as usual.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// How much the daemon logs.
+    pub log_level: &'static str,
+    /// Lines of the daemon's configuration before its tables.
+    pub top: String,
+    /// Lines of its table `[runtime.runc]`.
+    pub runc: String,
+    /// The containerd behind it.
+    pub containerd: Flavour,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Tuning { log_level: "debug", top: String::new(), runc: String::new(), containerd: Flavour::default() }
+    }
+}
 
 /// Everything of it lies in one temporary directory. Dropping it stops the daemon and containerd, and removes the rest.
 pub struct Node {
     pub containerd: PrivateContainerd,
     daemon: Option<Child>,
-    bridge: String,
+    network: Network,
     /// The bridge's address: the host, as pods see it.
     pub gateway: String,
     /// A client of the daemon's socket.
@@ -62,15 +74,12 @@ pub fn until(what: &str, mut check: impl FnMut() -> bool) {
 impl Node {
     /// A node with a daemon that serves and the shell's image.
     pub fn start() -> Node {
-        Node::start_with("")
+        Node::start_as(Tuning::default())
     }
 
-    /// The same with more settings for the runtime handler.
-    pub fn start_with(handler: &str) -> Node {
-        let mut node = Node::prepare();
-        let path = node.dir().join("cricket.toml");
-        let text = fs::read_to_string(&path).expect("readable");
-        fs::write(&path, format!("{text}{handler}\n")).expect("writable");
+    /// As [`Node::start`], with something else than usual.
+    pub fn start_as(tuning: Tuning) -> Node {
+        let mut node = Node::prepare_as(tuning);
         node.start_daemon();
         node.import_shell();
         node
@@ -90,26 +99,22 @@ impl Node {
 
     /// A node without a daemon.
     pub fn prepare() -> Node {
+        Node::prepare_as(Tuning::default())
+    }
+
+    fn prepare_as(tuning: Tuning) -> Node {
         binary();
-        for plugin in PLUGINS {
-            let found = PLUGIN_DIRS.iter().any(|dir| Path::new(dir).join(plugin).is_file());
-            assert!(found, "CNI plugin {plugin} is missing: apt-get install containernetworking-plugins iptables");
-        }
-        let containerd = PrivateContainerd::start();
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let (pid, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        // A network of its own for each node of each process on this machine.
-        let number = (pid * 16 + count) % (64 * 256);
-        let subnet = format!("10.{}.{}", 100 + number / 256, number % 256);
-        let bridge = format!("ckn{pid}-{count}");
+        let network = Network::new();
+        let containerd = PrivateContainerd::start_as(tuning.containerd);
         let dir = containerd.dir();
-        for name in ["net.d", "logs", "volumes"] {
+        for name in ["logs", "volumes"] {
             fs::create_dir(dir.join(name)).expect("make a directory");
         }
-        fs::write(dir.join("cricket.toml"), config(dir)).expect("write cricket.toml");
-        fs::write(dir.join("net.d/10-test.conflist"), network(dir, &bridge, &subnet)).expect("write the network");
+        fs::write(dir.join("cricket.toml"), config(dir, tuning.log_level, &tuning.top, &tuning.runc))
+            .expect("write cricket.toml");
+        network.configure(dir);
         let cri = Cri::connect(&dir.join("cricket.sock"));
-        Node { daemon: None, bridge, gateway: format!("{subnet}.1"), cri, containerd }
+        Node { daemon: None, gateway: network.gateway(), network, cri, containerd }
     }
 
     /// Where everything lies.
@@ -178,28 +183,16 @@ impl Node {
 
     /// Imports the shell's image with the daemon's own binary, and waits until the daemon has heard of it.
     pub fn import_shell(&self) {
-        let busybox = Path::new(BUSYBOX);
-        let fix = "apt-get install busybox-static";
-        assert!(busybox.is_file(), "{BUSYBOX} is missing: {fix}");
-        assert!(elf::is_static(busybox), "{BUSYBOX} is not the static one: {fix}");
-        let inline = |path, text: &'static str| NewFile { path, mode: 0o644, bytes: Bytes::Inline(text.as_bytes()) };
-        let image = NewImage {
-            name: IMAGE,
-            files: vec![
-                NewFile { path: "bin/busybox", mode: 0o755, bytes: Bytes::File(busybox) },
-                inline("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/:/bin/sh\n"),
-                inline("etc/group", "root:x:0:\nweb:x:1001:\nstaff:x:50000:web\n"),
-                inline("tmp/.keep", ""),
-            ],
-            entrypoint: vec![BUSYBOX, "sh", "-c"],
-            env: vec!["PATH=/bin", "FROM_IMAGE=yes"],
-            ..NewImage::default()
-        };
         let archive = self.dir().join("shell.tar");
-        build::write(&image, &mut File::create(&archive).expect("make the archive")).expect("build the image");
+        shell::write(&archive, &[]);
+        self.import(&archive, IMAGE);
+    }
+
+    /// Imports an archive that holds the image `name`.
+    pub fn import(&self, archive: &Path, name: &str) {
         let imported = self.run(&["import", &archive.display().to_string()]);
         assert!(imported.status.success(), "cricket import: {}", String::from_utf8_lossy(&imported.stderr));
-        until("the daemon hears of the image", || self.cri.has_image(IMAGE));
+        until("the daemon hears of the image", || self.cri.has_image(name));
     }
 }
 
@@ -219,8 +212,7 @@ impl Drop for Node {
                 }
             }
         }
-        // Without a pod there was no bridge either.
-        Command::new("ip").args(["link", "del", &self.bridge]).output().ok();
+        self.network.remove();
     }
 }
 
@@ -232,7 +224,7 @@ fn tail(path: &Path) -> String {
 }
 
 /// `PrivateContainerd` knows that runc keeps its state in `runc`, and cleans up there.
-fn config(dir: &Path) -> String {
+fn config(dir: &Path, log_level: &str, top: &str, runc: &str) -> String {
     let dir = dir.display();
     let bin_dirs = PLUGIN_DIRS.map(|dir| format!("{dir:?}")).join(", ");
     format!(
@@ -240,8 +232,9 @@ fn config(dir: &Path) -> String {
 root = "{dir}/lib"
 state = "{dir}/run"
 netns_dir = "{dir}/netns"
-log_level = "debug"
+log_level = "{log_level}"
 cgroup_driver = "cgroupfs"
+{top}
 [containerd]
 address = "{dir}/containerd.sock"
 [cni]
@@ -250,17 +243,7 @@ bin_dirs = [{bin_dirs}]
 cache_dir = "{dir}/cni"
 [runtime.runc]
 root = "{dir}/runc"
-"#
-    )
-}
-
-fn network(dir: &Path, bridge: &str, subnet: &str) -> String {
-    let dir = dir.display();
-    format!(
-        r#"{{"cniVersion": "1.0.0", "name": "test", "plugins": [
-{{"type": "bridge", "bridge": "{bridge}", "isGateway": true, "ipam":
-  {{"type": "host-local", "dataDir": "{dir}/ipam", "ranges": [[{{"subnet": "{subnet}.0/24"}}]]}}}},
-{{"type": "portmap", "capabilities": {{"portMappings": true}}}}]}}
+{runc}
 "#
     )
 }

@@ -7,9 +7,9 @@ use cricket::container;
 use cricket::error::{Kind, Result};
 use cricket::sandbox;
 use cricket_proto::runtime::{
-    security_profile::ProfileType, ContainerStatusRequest, CreateContainerRequest, ExecSyncRequest, NamespaceMode,
-    PodSandboxMetadata, PodSandboxStatusRequest, ReopenContainerLogRequest, RunPodSandboxRequest, SecurityProfile,
-    UserNamespace,
+    security_profile::ProfileType, ContainerStatusRequest, CreateContainerRequest, ExecSyncRequest, Int64Value,
+    NamespaceMode, PodSandboxMetadata, PodSandboxStatusRequest, ReopenContainerLogRequest, RunPodSandboxRequest,
+    SecurityProfile, UserNamespace,
 };
 
 use crate::requests::{self, config, namespaces, security};
@@ -33,7 +33,7 @@ fn named(request: &mut RunPodSandboxRequest) -> &mut PodSandboxMetadata {
 }
 
 fn pod_cases() -> Vec<Case<RunPodSandboxRequest>> {
-    use Kind::{InvalidArgument, Unimplemented};
+    use Kind::InvalidArgument;
     fn userns(request: &mut RunPodSandboxRequest) {
         let user = UserNamespace { mode: NamespaceMode::POD.into(), ..Default::default() };
         namespaces(request).userns_options = Some(user).into();
@@ -65,10 +65,15 @@ fn pod_cases() -> Vec<Case<RunPodSandboxRequest>> {
         ("hostname sysctl", sysctl("kernel.hostname"), InvalidArgument, "set the pod's hostname instead"),
         ("climbing sysctl", sysctl("net/../vm/swappiness"), InvalidArgument, "sysctl"),
         (
-            "shared pid namespace",
-            Box::new(|r| namespaces(r).pid = NamespaceMode::POD.into()),
-            Unimplemented,
-            "use namespace mode CONTAINER (shareProcessNamespace: false)",
+            "shared pid namespace of nobody",
+            Box::new(|r| {
+                namespaces(r).pid = NamespaceMode::POD.into();
+                let linux = pod_config(r).linux.mut_or_insert_default();
+                let user = Int64Value { value: -1, ..Default::default() };
+                linux.security_context.mut_or_insert_default().run_as_user = Some(user).into();
+            }),
+            InvalidArgument,
+            "run_as_user -1 of the pod sandbox",
         ),
         (
             "target pid namespace",
@@ -88,7 +93,7 @@ fn pod_cases() -> Vec<Case<RunPodSandboxRequest>> {
             InvalidArgument,
             "must be POD or NODE",
         ),
-        ("user namespace", Box::new(userns), Unimplemented, "use hostUsers: true"),
+        ("user namespace without ids", Box::new(userns), InvalidArgument, "uids has 0 mappings"),
         (
             "unknown network mode",
             Box::new(|r| namespaces(r).network = protobuf::EnumOrUnknown::from_i32(9)),
@@ -253,8 +258,8 @@ fn confinement_cases() -> Vec<Case<CreateContainerRequest>> {
         (
             "CDI device",
             Box::new(|r| config(r).CDI_devices.push(cricket_proto::runtime::CDIDevice::default())),
-            Unimplemented,
-            "CDI",
+            InvalidArgument,
+            "is not vendor/class=device",
         ),
     ]
 }

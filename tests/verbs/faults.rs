@@ -77,6 +77,31 @@ fn run_pod_sandbox_does_not_depend_on_containerd() {
     assert_eq!(calls, 0);
 }
 
+fn with_shared_pids(world: &World) -> cricket_proto::runtime::RunPodSandboxRequest {
+    let mut request = world.request("a");
+    *requests::namespaces(&mut request) = requests::shared_pids();
+    request
+}
+
+#[test]
+fn run_pod_sandbox_with_a_process() {
+    let calls = creates_all_or_nothing(|_| (), |world, ()| world.run(with_shared_pids(world)).map(drop));
+    assert_eq!(calls, 4, "record, task, its start, and a look whether it lives");
+}
+
+#[test]
+fn the_end_of_a_pod_sandbox_with_a_process() {
+    let pod = |world: &World| {
+        let pod = world.run(with_shared_pids(world)).expect("run a pod sandbox");
+        let id = world.container(&pod, "a");
+        world.start(&id).expect("start");
+        pod
+    };
+    let remove = |world: &World, pod: &String| world.remove_pod(pod).expect("remove the pod");
+    assert!(ends_on_retry(pod, |world, pod| world.stop_pod(pod), remove) >= 6);
+    assert!(ends_on_retry(pod, |world, pod| world.remove_pod(pod), |_, _| ()) >= 9);
+}
+
 #[test]
 fn create_container() {
     let verb = |world: &World, pod: &String| world.create(requests::container(pod, "a")).map(drop);

@@ -21,6 +21,11 @@ pub fn isolated() -> NamespaceOption {
     }
 }
 
+/// A pod whose containers see each other's processes.
+pub fn shared_pids() -> NamespaceOption {
+    NamespaceOption { pid: NamespaceMode::POD.into(), ..isolated() }
+}
+
 /// A pod in the host's network and IPC.
 pub fn on_host() -> NamespaceOption {
     NamespaceOption { network: NamespaceMode::NODE.into(), ipc: NamespaceMode::NODE.into(), ..isolated() }

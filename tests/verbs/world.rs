@@ -56,20 +56,22 @@ impl World {
         World::with("")
     }
 
-    /// The same with `settings` in the configuration file.
+    /// The same with `settings` at the top of the configuration file.
     pub fn with(settings: &str) -> Self {
         let dir = TempDir::new();
         let cni = Plugin::install(dir.path());
         let at = dir.path().display();
         let text = format!(
             "root = \"{at}/root\"\nstate = \"{at}/state\"\nnetns_dir = \"{at}/netns\"\nsocket = \"{at}/cri.sock\"\n\
-             cgroup_driver = \"cgroupfs\"\n{}{settings}",
+             cgroup_driver = \"cgroupfs\"\n{settings}{}",
             cni.settings()
         );
         let config = Config::parse(&text, Overrides::default()).expect("a valid configuration");
         let snapshots = dir.path().join("snapshots");
         fs::create_dir(&snapshots).expect("make the directory of the snapshots");
         let fake = Fake::in_dir(&snapshots);
+        // Whose namespaces can be pinned.
+        fake.tasks_are(std::process::id());
         import_image(&fake, dir.path());
         fake.collect_garbage_always();
         fs::create_dir(dir.path().join("logs")).expect("make the log directory");
@@ -243,6 +245,10 @@ impl Drop for World {
 fn walk(dir: &Path, all: &mut Vec<String>) {
     for entry in fs::read_dir(dir).into_iter().flatten() {
         let path = entry.expect("read a directory").path();
+        // Made once for all pods.
+        if path.ends_with("root/pause") {
+            continue;
+        }
         // The parents of the objects, and of a container's execs.
         let parent = ["sandboxes", "containers", "exec"].iter().any(|name| path.ends_with(name));
         if !parent {

@@ -34,6 +34,7 @@ pub(super) fn plugins(client: &Client, call: &Call, kind: &str) -> Result<Vec<Pl
         kind: plugin.type_,
         id: plugin.id,
         exports: plugin.exports.into_iter().collect(),
+        capabilities: plugin.capabilities,
         error: plugin.init_err.into_option().map(|e| e.message),
     });
     Ok(ours.collect())

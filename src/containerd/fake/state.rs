@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) collects_always: bool,
     pub(super) exec_code: Option<u32>,
     pub(super) pids: u32,
+    pub(super) task_pid: Option<u32>,
+    pub(super) remaps: bool,
 }
 
 /// A blob that is being written.

@@ -32,7 +32,7 @@ impl State {
         }
         let first = Task {
             id: new.id.clone(),
-            pid: self.next_pid(),
+            pid: self.task_pid.unwrap_or_else(|| self.next_pid()),
             state: TaskState::Created,
             exit: Exit::default(),
             stdin: new.stdin.clone(),

@@ -1,8 +1,7 @@
 //! SPDY/3.1, as far as one side needs it that never begins a stream: all frames, flow control, header compression.
 //!
-//! What clients send is taken as fast as it is used; the window that we grant is renewed by the half. Go's clients neither
-//! look at windows nor renew ours, so ours binds us only once a client has shown that it renews it: by its first SETTINGS of
-//! a window, or WINDOW_UPDATE.
+//! What clients send is taken as fast as it is used; the window that we grant is renewed by the half. Go's clients
+//! neither look at windows nor renew ours, so it binds us only once a client has sent a SETTINGS of it, or WINDOW_UPDATE.
 
 mod dictionary;
 pub mod frame;
@@ -24,7 +23,7 @@ const OUR_WINDOW: u32 = 1 << 20;
 const MAX_DATA: usize = 64 << 10;
 /// Streams at the same time; more are refused.
 const MAX_STREAMS: usize = 1024;
-/// The greatest answer to a frame: SYN_REPLY with the zlib header.
+/// The greatest answer to a frame.
 const MAX_ANSWER: usize = 64;
 
 /// One connection.
@@ -66,23 +65,6 @@ struct Body {
 }
 
 impl Spdy {
-    /// A connection on which nothing was said yet.
-    pub fn new() -> Spdy {
-        Spdy {
-            reader: headers::Reader::new(),
-            writer: headers::Writer::default(),
-            streams: BTreeMap::new(),
-            last_id: 0,
-            body: None,
-            greeted: false,
-            renews: false,
-            initial_window: DEFAULT_WINDOW,
-            window: DEFAULT_WINDOW,
-            taken: 0,
-            goodbye: false,
-        }
-    }
-
     fn greet(&mut self, out: &mut Buffer) {
         if !std::mem::replace(&mut self.greeted, true) {
             out.push(&numbers(kind::SETTINGS, [1, INITIAL_WINDOW, OUR_WINDOW]));
@@ -122,7 +104,6 @@ impl Spdy {
                 let [id, more] = read_numbers(body)?;
                 Ok(self.renew(id & !(1 << 31), more & !(1 << 31), out))
             }
-            // The specification: frames of unknown kinds are ignored.
             _ => Ok(None),
         }
     }
@@ -247,8 +228,21 @@ impl Spdy {
 }
 
 impl Default for Spdy {
+    /// A connection on which nothing was said yet.
     fn default() -> Self {
-        Spdy::new()
+        Spdy {
+            reader: headers::Reader::new(),
+            writer: headers::Writer::default(),
+            streams: BTreeMap::new(),
+            last_id: 0,
+            body: None,
+            greeted: false,
+            renews: false,
+            initial_window: DEFAULT_WINDOW,
+            window: DEFAULT_WINDOW,
+            taken: 0,
+            goodbye: false,
+        }
     }
 }
 

@@ -47,7 +47,7 @@ struct Side {
 
 impl Side {
     fn new() -> Side {
-        let mut side = Side { spdy: Spdy::new(), input: Buffer::new(64 << 10), out: Buffer::new(136 << 10) };
+        let mut side = Side { spdy: Spdy::default(), input: Buffer::new(64 << 10), out: Buffer::new(136 << 10) };
         assert_eq!(side.next().unwrap(), Next::Starved);
         side.sent();
         side

@@ -1,0 +1,138 @@
+//! What the environment says of a run.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr;
+use std::time::Duration;
+
+use cricket::error::{Context, Error, Result};
+
+use crate::containerd::Flavour;
+use crate::node;
+
+/// Where containerd 2.x and its tools are built.
+const CONFORMANCE: &str = "target/conformance";
+
+/// How a run is made.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// `ONLY`: names of experiments; all for none.
+    only: Vec<String>,
+    /// `RUNS`: pods that are made and removed on each side.
+    pub runs: usize,
+    /// `CALLS`: answers of each list and status on each side.
+    pub calls: usize,
+    /// `PODS`: the most idle pods whose memory is measured.
+    pub pods: usize,
+    /// `POLL_SECONDS`: how long both sides are polled as a kubelet does.
+    pub poll: Duration,
+    /// `IDLE_SECONDS`: how long nobody calls.
+    pub idle: Duration,
+    /// `LOG_MIB`: how much a container writes.
+    pub log_mib: usize,
+    /// `CONTAINERD`: `1.6`, which is that of the search path, or `2`, which is in `CONTAINERD_BIN`.
+    programs: Option<PathBuf>,
+    /// `SHIM`: the key `shim` of cricket's handler; not written if it is not set.
+    shim: Option<String>,
+    /// `BENCH_OUT`: the folder of the tables.
+    pub output: PathBuf,
+}
+
+impl Setting {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a value that means nothing, with its variable.
+    pub fn of_environment(experiments: &[&str]) -> Result<Setting> {
+        let only: Vec<String> = text("ONLY").split(',').filter(|s| !s.is_empty()).map(str::to_owned).collect();
+        if let Some(unknown) = only.iter().find(|name| !experiments.contains(&name.as_str())) {
+            return Err(Error::invalid(format!("ONLY={unknown}: there are {}", experiments.join(", "))));
+        }
+        let programs = match text("CONTAINERD").as_str() {
+            "" | "1.6" => None,
+            "2" => {
+                Some(env::var_os("CONTAINERD_BIN").map_or_else(|| top().join(CONFORMANCE).join("bin"), PathBuf::from))
+            }
+            other => return Err(Error::invalid(format!("CONTAINERD={other}: 1.6 or 2"))),
+        };
+        if let Some(dir) = programs.as_ref().filter(|dir| !dir.join("containerd").is_file()) {
+            let message = format!("{} has no containerd: make conformance CONTAINERD=2 builds it", dir.display());
+            return Err(Error::precondition(message));
+        }
+        Ok(Setting {
+            only,
+            runs: number("RUNS", 30)?,
+            calls: number("CALLS", 500)?,
+            pods: number("PODS", 50)?,
+            poll: Duration::from_secs(number("POLL_SECONDS", 60)?),
+            idle: Duration::from_secs(number("IDLE_SECONDS", 30)?),
+            log_mib: number("LOG_MIB", 256)?,
+            programs,
+            shim: Some(text("SHIM")).filter(|shim| !shim.is_empty()),
+            output: env::var_os("BENCH_OUT").map_or_else(|| top().join("target/bench"), PathBuf::from),
+        })
+    }
+
+    /// Whether this experiment is to be made.
+    pub fn wants(&self, experiment: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == experiment)
+    }
+
+    /// containerd as it is behind both sides, but for the CRI plugin.
+    pub fn flavour(&self) -> Flavour {
+        Flavour { programs: self.programs.clone(), ..Flavour::default() }
+    }
+
+    /// Whether it is a containerd of version 2.
+    pub fn second(&self) -> bool {
+        self.programs.is_some()
+    }
+
+    /// Lines of `[runtime.runc]` in cricket's configuration.
+    pub fn handler(&self) -> String {
+        self.shim.as_ref().map(|shim| format!("shim = {shim:?}")).unwrap_or_default()
+    }
+
+    /// What runs here, a line each.
+    ///
+    /// # Errors
+    /// If one of the programs does not say its version.
+    pub fn title(&self) -> Result<Vec<String>> {
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").context("read the kernel's release")?;
+        let program = |name: &str| self.programs.as_ref().map(|d| d.join(name)).filter(|p| p.is_file());
+        let program = |name: &str| program(name).unwrap_or_else(|| name.into());
+        Ok(vec![
+            format!("date        {}", said(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]))?),
+            format!("cricket     {}", said(Command::new(node::binary()).arg("--version"))?),
+            format!("containerd  {}", said(Command::new(program("containerd")).arg("--version"))?),
+            format!("runc        {}", said(Command::new(program("runc")).arg("--version"))?),
+            format!("shim        {}", self.shim.as_deref().unwrap_or("runc-v2, as the handler's type says")),
+            format!("kernel      {}", kernel.trim()),
+            format!("processors  {}", std::thread::available_parallelism().context("count processors")?),
+        ])
+    }
+}
+
+/// The first line that a program prints.
+fn said(command: &mut Command) -> Result<String> {
+    let path = format!("{}:/usr/local/sbin:/usr/sbin:/sbin", text("PATH"));
+    let output = command.env("PATH", path).output();
+    let output = output.with_context(|| format!("run {}", command.get_program().to_string_lossy()))?;
+    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
+}
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text(name: &str) -> String {
+    env::var(name).unwrap_or_default()
+}
+
+fn number<T: FromStr>(name: &str, default: T) -> Result<T> {
+    match text(name).as_str() {
+        "" => Ok(default),
+        text => text.parse().map_err(|_| Error::invalid(format!("{name}={text}: a whole number"))),
+    }
+}

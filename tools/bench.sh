@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# The product of `make build` beside the peer. The client is built as the tests are, so that the C++ core is built once;
+# its own work is the same for both.
+set -eu -o pipefail
+product=target/product/cricket
+
+cargo zigbuild --release $FLAGS
+tools/static.sh "$PRODUCT"
+mkdir -p "$(dirname "$product")"
+cp "$PRODUCT" "$product"
+CRICKET_BIN=$(realpath "$product")
+export CRICKET_BIN
+export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_STRIP=none
+export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true
+exec cargo-zigbuild test --release $FLAGS --bench side_by_side
