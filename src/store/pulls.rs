@@ -102,7 +102,7 @@ impl<K, T> Default for Flights<K, T> {
     }
 }
 
-impl<K: Clone + Eq + Hash, T: Clone> Flights<K, T> {
+impl<K: Clone + Eq + Hash, T: Clone + Send + 'static> Flights<K, T> {
     /// Does `work`, unless somebody is at it: then blocks for what comes of that. If they were cancelled, or out of
     /// time, one of those that wait does it.
     ///
@@ -146,18 +146,20 @@ impl<K: Clone + Eq + Hash, T: Clone> Flights<K, T> {
     }
 }
 
-impl<T: Clone> Flight<T> {
-    fn wait(self: &Arc<Self>, call: &Call) -> Result<Option<Outcome<T>>>
-    where
-        T: Clone,
-    {
+impl<T: Clone + Send + 'static> Flight<T> {
+    fn wait(self: &Arc<Self>, call: &Call) -> Result<Option<Outcome<T>>> {
+        let own = self.clone();
+        let _watch = call.on_cancel(move || {
+            // With the lock, or it may come between our look and our sleep.
+            drop(own.outcome.lock());
+            own.landed.notify_all();
+        });
         let mut outcome = self.outcome.lock();
         loop {
             if let Some(outcome) = &*outcome {
                 return Ok(outcome.clone());
             }
             call.check()?;
-            // A cancelled joiner is noticed when the flight lands; its client is gone, so nobody waits for that.
             outcome = self.landed.wait_until(outcome, call.deadline());
         }
     }
@@ -231,14 +233,27 @@ mod tests {
             begins.recv().unwrap();
             let flight = flights.0.lock().get(&1).unwrap().clone();
             let second = scope.spawn(|| flights.join(&Call::unbounded(), &1, || panic!("somebody is at it")));
-            // It is in when it holds the flight as well.
-            while Arc::strong_count(&flight) < 4 {
+            // It waits when it and its watch hold the flight as well.
+            while Arc::strong_count(&flight) < 5 {
                 thread::yield_now();
             }
             gate.send(()).unwrap();
             assert_eq!((first.join().unwrap().unwrap(), second.join().unwrap().unwrap()), (0, 0));
         });
         assert_eq!(flights.join(&Call::unbounded(), &1, || Ok(7)).unwrap(), 7, "it has landed");
+    }
+
+    #[test]
+    fn who_waits_for_anothers_work_can_be_cancelled() {
+        let flights = Flights::<u8, u8>::default();
+        let flight = Arc::new(Flight { outcome: Mutex::new(None), landed: Condvar::new() });
+        flights.0.lock().insert(1, flight);
+        let call = Call::unbounded();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| flights.join(&call, &1, || panic!("somebody is at it")));
+            call.cancel();
+            assert_eq!(waiting.join().unwrap().map_err(|e| e.kind()), Err(Kind::Canceled));
+        });
     }
 
     #[test]
