@@ -449,7 +449,7 @@ devices:
             ("a: [1] 2", "line 1"),
             ("a: {b}", "colon"),
             ("a: \"\\x41\"", "\\x"),
-            ("? a\n: b", "line 1"),
+            ("? a\n: b", "line 2"),
         ];
         for (text, expected) in cases {
             let e = parse(text).expect_err(text).to_string();

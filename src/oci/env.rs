@@ -39,9 +39,12 @@ pub fn merge(hostname: &str, tty: bool, image: &[String], envs: &[KeyValue]) -> 
 }
 
 /// Puts `entry` where its key stands already, else at the end. An entry without `=` removes its key, as image
-/// builders mean it.
+/// builders mean it. One without a name is no variable.
 pub fn set(all: &mut Vec<String>, entry: String) {
     let key = key_of(&entry);
+    if key.is_empty() {
+        return;
+    }
     let at = all.iter().position(|e| key_of(e) == key);
     match (at, entry.contains('=')) {
         (Some(at), true) => all[at] = entry,
@@ -76,6 +79,7 @@ mod tests {
             (false, &["A=x=y"], &[("A", "=b==c=")], &[PATH, "HOSTNAME=web", "A==b==c="]),
             (false, &["A="], &[("AB", "")], &[PATH, "HOSTNAME=web", "A=", "AB="]),
             (false, &["PATH", "NOTHING"], &[], &["HOSTNAME=web"]),
+            (false, &["=nameless", ""], &[], &[PATH, "HOSTNAME=web"]),
             (false, &[], &[("A", "1"), ("B", "2"), ("A", "3")], &[PATH, "HOSTNAME=web", "A=3", "B=2"]),
         ];
         for (tty, image, envs, expected) in cases {

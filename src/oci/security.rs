@@ -7,7 +7,7 @@ use oci_spec::runtime::LinuxSeccomp;
 
 use super::container::Input;
 use super::{capabilities, seccomp, selinux, Request};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 /// What a profile, in its new or in its deprecated form, comes down to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

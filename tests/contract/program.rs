@@ -1,5 +1,6 @@
 //! What runs in the containers: this test binary, which is static, bind-mounted into an empty root filesystem.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use cricket::containerd::{NewExec, NewTask, Record};
@@ -40,6 +41,9 @@ fn process(what: &str) -> Value {
 }
 
 fn spec(id: &str, what: &str, namespaces: &[&str]) -> Value {
+    // The suite runs on several shims at once, with the same ids.
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let (pid, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let program = std::env::current_exe().expect("our own path");
     json!({
         "ociVersion": "1.0.2",
@@ -53,7 +57,7 @@ fn spec(id: &str, what: &str, namespaces: &[&str]) -> Value {
         "linux": {
             "namespaces": namespaces.iter().map(|ns| json!({"type": ns})).collect::<Vec<_>>(),
             "resources": {"memory": {"limit": 64 << 20}},
-            "cgroupsPath": format!("/cricket-contract-{}-{id}", std::process::id()),
+            "cgroupsPath": format!("/cricket-contract-{pid}-{count}-{id}"),
         },
     })
 }

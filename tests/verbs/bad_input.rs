@@ -216,7 +216,7 @@ fn container_cases() -> Vec<Case<CreateContainerRequest>> {
 
 /// What a container may not be, or not yet.
 fn confinement_cases() -> Vec<Case<CreateContainerRequest>> {
-    use Kind::{InvalidArgument, Unimplemented};
+    use Kind::InvalidArgument;
     vec![
         (
             "seccomp file that is not there",

@@ -350,7 +350,10 @@ mod tests {
     fn what_is_no_archive_is_refused() {
         let dir = TempDir::new();
         let open = |path: &Path| Archive::open(path, &dir.0).err().expect("refused");
-        assert_eq!(open(&dir.0).kind(), Kind::InvalidArgument);
+        let empty = dir.0.join("empty");
+        std::fs::create_dir(&empty).expect("new");
+        let nothing = Archive::open(&empty, &dir.0).and_then(|archive| archive.images(&crate::image::platform::host()));
+        assert_eq!(nothing.map(|_| ()).map_err(|e| e.kind()), Err(Kind::InvalidArgument), "a folder that is no layout");
         let cut = gzip(&tar(&layout(&[(&Sample::new(), "app")])));
         assert_eq!(open(&dir.file("cut.tgz", &cut[..cut.len() / 2])).kind(), Kind::InvalidArgument);
         assert_eq!(open(&dir.file("bad.zst", ZSTD)).kind(), Kind::InvalidArgument);
