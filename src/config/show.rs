@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write as _};
 use std::path::Path;
 
-use super::{Config, Handler, Image};
+use super::{Config, Handler, Image, Streaming};
 
 /// Text of a configuration file under construction.
 struct Page(String);
@@ -70,19 +70,7 @@ pub(super) fn toml(config: &Config) -> String {
     page.note("Where results are kept for the removal of a pod.");
     page.key("cache_dir", path(&config.cni.cache_dir));
 
-    let streaming = &config.streaming;
-    page.table("streaming");
-    page.note(
-        "Exec, attach and port-forward. The kubelet relays them: a loopback address, any port (0) or a fixed one.",
-    );
-    page.key("address", text(streaming.address.to_string()));
-    page.key("port", streaming.port);
-    page.note("A session is ended after so long without a byte.");
-    page.key("idle_timeout", streaming.idle_timeout.as_secs());
-    page.note("Sessions at the same time; one more is refused. From 1 to 4096.");
-    page.key("max_sessions", streaming.max_sessions);
-    page.note("Kill the command of an exec whose client has gone away.");
-    page.key("end_exec_with_client", streaming.end_exec_with_client);
+    page.streaming(&config.streaming);
     page.image(&config.image);
 
     for (name, handler) in &config.runtimes {
@@ -92,6 +80,21 @@ pub(super) fn toml(config: &Config) -> String {
 }
 
 impl Page {
+    fn streaming(&mut self, streaming: &Streaming) {
+        self.table("streaming");
+        self.note(
+            "Exec, attach and port-forward. The kubelet relays them: a loopback address, any port (0) or a fixed one.",
+        );
+        self.key("address", text(streaming.address.to_string()));
+        self.key("port", streaming.port);
+        self.note("A session is ended after so long without a byte.");
+        self.key("idle_timeout", streaming.idle_timeout.as_secs());
+        self.note("Sessions at the same time; one more is refused. From 1 to 4096.");
+        self.key("max_sessions", streaming.max_sessions);
+        self.note("Kill the command of an exec whose client has gone away.");
+        self.key("end_exec_with_client", streaming.end_exec_with_client);
+    }
+
     fn note(&mut self, comment: &str) {
         self.line(format_args!("# {comment}"));
     }

@@ -188,14 +188,9 @@ mod tests {
     #[test]
     #[cfg(not(cricket_shim))]
     fn the_library_agrees() {
-        use cricket_proto::runc::Options;
-        use protobuf::Message as _;
-        let options =
-            Options { binary_name: "crun".into(), systemd_cgroup: true, io_gid: 4_000_000_000, ..Options::default() };
-        let theirs = options.write_to_bytes().expect("in memory");
-        let ours = Message::new().number(5, 4_000_000_000).bytes(6, "crun").number(9, 1).done();
-        assert_eq!(ours, theirs);
-        assert_eq!(Options::parse_from_bytes(&ours).expect("valid"), options);
+        let options = crate::containerd::RuncOptions { binary: "crun", root: "/run/crun", systemd_cgroup: true };
+        let ours = Message::new().bytes(6, "crun").bytes(7, "/run/crun").number(9, 1).done();
+        assert_eq!(ours, options.encode().expect("in memory").value);
     }
 
     #[test]

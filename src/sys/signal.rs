@@ -30,12 +30,20 @@ impl Blocked {
 
     /// Blocks until one of them arrives, and takes it.
     pub fn wait(&self) -> i32 {
+        self.wait_from().0
+    }
+
+    /// As [`Blocked::wait`]; also tells who sent it, as this process's PID namespace numbers it: 0 for one outside.
+    pub fn wait_from(&self) -> (i32, i32) {
+        let mut details = MaybeUninit::<libc::siginfo_t>::zeroed();
         loop {
-            // SAFETY: the set is initialised, and no details are asked for.
-            let signal = unsafe { libc::sigwaitinfo(&raw const self.0, std::ptr::null_mut()) };
+            // SAFETY: the set is initialised, and the kernel writes the details of one signal to where there is room.
+            let signal = unsafe { libc::sigwaitinfo(&raw const self.0, details.as_mut_ptr()) };
             // The only failure of a valid set is an interruption (a debugger, a stop).
             if signal > 0 {
-                return signal;
+                // SAFETY: all zeroes are valid details, and the kernel has written better ones; for signals that nobody
+                // sent, the field is another number or zero.
+                return (signal, unsafe { details.assume_init().si_pid() });
             }
         }
     }
@@ -50,7 +58,7 @@ mod tests {
         let blocked = Blocked::new(&[libc::SIGUSR2]).expect("valid");
         // SAFETY: sends a signal to this thread only, where it is blocked.
         assert_eq!(unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGUSR2) }, 0);
-        assert_eq!(blocked.wait(), libc::SIGUSR2);
+        assert_eq!(blocked.wait_from(), (libc::SIGUSR2, std::process::id() as i32));
     }
 
     #[test]

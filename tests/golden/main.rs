@@ -3,6 +3,7 @@
 
 mod cases;
 mod fixture;
+mod machine;
 mod property;
 mod rules;
 mod runc;
@@ -16,7 +17,7 @@ use serde_json::Value;
 
 /// Every case: name of the folder, and how its spec is made.
 fn all() -> impl Iterator<Item = (&'static str, Box<dyn Fn() -> Value>)> {
-    let containers = cases::ALL.iter().chain(security::ALL).map(|(name, build)| {
+    let containers = cases::ALL.iter().chain(machine::ALL).chain(security::ALL).map(|(name, build)| {
         let made: Box<dyn Fn() -> Value> = Box::new(|| build().json());
         (*name, made)
     });

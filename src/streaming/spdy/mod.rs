@@ -230,19 +230,11 @@ impl Spdy {
 impl Default for Spdy {
     /// A connection on which nothing was said yet.
     fn default() -> Self {
-        Spdy {
-            reader: headers::Reader::new(),
-            writer: headers::Writer::default(),
-            streams: BTreeMap::new(),
-            last_id: 0,
-            body: None,
-            greeted: false,
-            renews: false,
-            initial_window: DEFAULT_WINDOW,
-            window: DEFAULT_WINDOW,
-            taken: 0,
-            goodbye: false,
-        }
+        let (reader, writer, streams) = (headers::Reader::new(), headers::Writer::default(), BTreeMap::new());
+        let (initial_window, window) = (DEFAULT_WINDOW, DEFAULT_WINDOW);
+        let (greeted, renews, goodbye) = (false, false, false);
+        let (last_id, taken, body) = (0, 0, None);
+        Spdy { reader, writer, streams, last_id, body, greeted, renews, initial_window, window, taken, goodbye }
     }
 }
 
