@@ -389,7 +389,8 @@ fn ports_of_a_pod_are_forwarded() {
         });
         let got = until_ended(&mut client, (0..20).flat_map(|n| [4 * n + 1, 4 * n + 3]).collect());
         for (n, text) in (0..).zip(&texts) {
-            assert!(got[&(4 * n + 3)] == *text, "connection {n}");
+            let (back, why) = (&got[&(4 * n + 3)], String::from_utf8_lossy(&got[&(4 * n + 1)]));
+            assert!(back == text, "connection {n}: {} bytes of {}, {why}", back.len(), text.len());
             assert!(got[&(4 * n + 1)].is_empty());
         }
     });
