@@ -19,6 +19,8 @@ use crate::sys::{fifo, session};
 
 /// How long making and starting it may take.
 const START_BUDGET: Duration = Duration::from_secs(120);
+/// How long the shim may take to open the command's input after it has said that the command runs.
+const READER_BUDGET: Duration = Duration::from_secs(5);
 /// How long a killed command may take to end.
 const END_BUDGET: Duration = Duration::from_secs(20);
 /// How long the shim may take to close its streams.
@@ -101,8 +103,8 @@ impl Command {
         if let Ok(first) = container.must_be_running() {
             command.pids.get_or_init(|| (pid, first));
         }
-        // The shim reads by now; if not, the command has ended.
-        pipes.stdin = fifos.stdin.as_deref().map(fifo::open_writer).transpose()?.flatten();
+        let stdin = fifos.stdin.as_deref().map(|path| fifo::await_reader(path, READER_BUDGET));
+        pipes.stdin = stdin.transpose()?.flatten();
         Ok((command, pipes))
     }
 

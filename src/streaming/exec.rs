@@ -79,7 +79,7 @@ impl Running {
             command,
             ended,
             waiter: Some(waiter),
-            stdin_closed: pipes.stdin.is_none(),
+            stdin_closed: !request.stdin,
             stdin: pipes.stdin,
             outputs: [pipe(Role::Stdout, pipes.stdout), pipe(Role::Stderr, pipes.stderr)],
             end_at: None,

@@ -6,6 +6,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use crate::error::{Context, Error, Kind, Result};
 
@@ -52,6 +54,29 @@ pub fn open_writer(path: &Path) -> Result<Option<File>> {
         Ok(_) => Err(Error::invalid("it is not a fifo").context(doing())),
         Err(e) if e.raw_os_error() == Some(libc::ENXIO) => Ok(None),
         Err(e) => Err(e).with_context(doing),
+    }
+}
+
+/// As [`open_writer`], but blocks until somebody reads, at most for `patience`: a shim may answer before it has opened
+/// the reading end.
+pub fn await_reader(path: &Path, patience: Duration) -> Result<Option<File>> {
+    if let Some(file) = open_writer(path)? {
+        return Ok(Some(file));
+    }
+    let doing = || format!("wait for a reader of fifo {}", path.display());
+    let (own, (tell, told)) = (path.to_path_buf(), mpsc::channel());
+    let open = move || OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(own);
+    // Nobody listens any more if we gave up.
+    let wait = move || tell.send(open()).unwrap_or(());
+    std::thread::Builder::new().name("fifo".into()).spawn(wait).with_context(doing)?;
+    match told.recv_timeout(patience) {
+        Ok(opened) => {
+            // While it is open, the reader is there for a second one, which does not block.
+            let _held = opened.with_context(doing)?;
+            open_writer(path)
+        }
+        // A reader of our own lets the thread end.
+        Err(_) => open_reader(path).map(|_| None),
     }
 }
 
@@ -138,6 +163,20 @@ mod tests {
         assert_eq!(writer.write(&vec![0; 1 << 20]).unwrap(), 64 << 10, "it does not block");
         std::fs::remove_file(&path).unwrap();
         assert_eq!(open_writer(Path::new("/dev/null")).unwrap_err().kind(), Kind::InvalidArgument);
+    }
+
+    #[test]
+    fn a_reader_that_comes_later_is_waited_for() {
+        let path = scratch("later");
+        make(&path).unwrap();
+        assert!(await_reader(&path, Duration::ZERO).unwrap().is_none());
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| await_reader(&path, Duration::from_secs(60)).unwrap().expect("a reader"));
+            let mut reader = std::fs::File::open(&path).unwrap();
+            writer.join().unwrap().write_all(b"x").unwrap();
+            assert_eq!(reader.read(&mut [0; 9]).unwrap(), 1);
+        });
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -376,20 +376,22 @@ fn ports_of_a_pod_are_forwarded() {
     let id = pod.start(container("c", "busybox nc -ll -p 7 -e /bin/busybox cat & wait"));
     until("it listens", || node.cri.sh(&id, "busybox cat /proc/net/tcp /proc/net/tcp6").contains(":0007 "));
     let mut client = forward(&node, &pod.id);
-    // Many connections at once, each with its own bytes and its own end.
-    let texts: Vec<Vec<u8>> = (0..20).map(|n| pattern(10_000 * n + 1)).collect();
+    // Connections at once, each with its own bytes and its own end. Two: the queue of nc's listener is short, and the
+    // kernel resets what does not fit.
+    let texts: Vec<Vec<u8>> = (0..2).map(|n| pattern(200_000 * n + 1)).collect();
     let mut writer = client.twin();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            (0..20).for_each(|n| pair(&mut writer, n, 7));
+            (0..2).for_each(|n| pair(&mut writer, n, 7));
             for (n, text) in (0..).zip(&texts) {
                 text.chunks(9000).for_each(|chunk| writer.data(4 * n + 3, false, chunk));
                 writer.data(4 * n + 3, true, b"");
             }
         });
-        let got = until_ended(&mut client, (0..20).flat_map(|n| [4 * n + 1, 4 * n + 3]).collect());
+        let got = until_ended(&mut client, (0..2).flat_map(|n| [4 * n + 1, 4 * n + 3]).collect());
         for (n, text) in (0..).zip(&texts) {
-            assert!(got[&(4 * n + 3)] == *text, "connection {n}");
+            let (back, why) = (&got[&(4 * n + 3)], String::from_utf8_lossy(&got[&(4 * n + 1)]));
+            assert!(back == text, "connection {n}: {} bytes of {}, {why}", back.len(), text.len());
             assert!(got[&(4 * n + 1)].is_empty());
         }
     });
