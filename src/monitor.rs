@@ -14,6 +14,7 @@ use crate::recover;
 use crate::runtime::Runtime;
 use crate::sandbox;
 use crate::sync::{Condvar, Mutex};
+use crate::sys;
 use crate::workers::Workers;
 
 /// Pause between tries to reach containerd: doubles up to the second.
@@ -102,7 +103,8 @@ impl Shared {
         let mut events = rt.containerd.subscribe()?;
         rt.set_remapping(remapping(&rt.containerd.plugins(&call, SNAPSHOTTERS)?));
         image::load::refresh_all(&image::at(rt), &call)?;
-        if !*recovered {
+        let first = !*recovered;
+        if first {
             recover::recover(rt, &call)?;
             *recovered = true;
             let (sandboxes, containers) = (rt.sandboxes.list().len(), rt.containers.list().len());
@@ -115,6 +117,11 @@ impl Shared {
         self.on_stop(events.canceller());
         rt.set_connected(true);
         rt.set_ready();
+        if first {
+            if let Err(e) = sys::resident::give_back_program() {
+                log::debug!("give back what only the start needed: {e}");
+            }
+        }
         handle_all(rt, &mut *events)
     }
 

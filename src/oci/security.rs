@@ -120,6 +120,7 @@ fn profile<'a>(what: &str, field: Option<&'a SecurityProfile>, path: &'a str) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
     use crate::oci::container::tests::Case;
     use cricket_proto::runtime::CDIDevice;
     use protobuf::MessageField;

@@ -188,8 +188,9 @@ mod tests {
     #[test]
     #[cfg(not(cricket_shim))]
     fn the_library_agrees() {
-        let options = crate::containerd::RuncOptions { binary: "crun", root: "/run/crun", systemd_cgroup: true };
-        let ours = Message::new().bytes(6, "crun").bytes(7, "/run/crun").number(9, 1).done();
+        let owner = (0, 4_000_000_000);
+        let options = crate::containerd::RuncOptions { binary: "crun", root: "/run/crun", systemd_cgroup: true, owner };
+        let ours = Message::new().number(5, 4_000_000_000).bytes(6, "crun").bytes(7, "/run/crun").number(9, 1).done();
         assert_eq!(ours, options.encode().expect("in memory").value);
     }
 

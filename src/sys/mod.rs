@@ -18,6 +18,7 @@ pub mod notify;
 pub mod poll;
 pub mod process;
 pub mod reap;
+pub mod resident;
 pub mod rootfs;
 pub mod seqpacket;
 pub mod session;

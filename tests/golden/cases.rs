@@ -1,7 +1,6 @@
 //! The cases, one per aspect of the spec.
 
-use cricket::cdi;
-use cricket::oci::facts::{CgroupMode, DeviceEdits, DeviceFacts, DeviceKind, ImageFacts, Namespaces, Propagation};
+use cricket::oci::facts::{CgroupMode, DeviceFacts, DeviceKind, ImageFacts, Namespaces, Propagation};
 use cricket_proto::runtime::MountPropagation::{PROPAGATION_BIDIRECTIONAL, PROPAGATION_HOST_TO_CONTAINER};
 use cricket_proto::runtime::{
     Device, HugepageLimit, IDMapping, ImageSpec, Int64Value, KeyValue, LinuxContainerResources, Mount, NamespaceMode,
@@ -9,6 +8,7 @@ use cricket_proto::runtime::{
 };
 
 use super::fixture::{source, Case};
+use super::machine::{disk, fuse};
 
 /// How the input of a case is made.
 pub type Build = fn() -> Case;
@@ -73,7 +73,7 @@ fn privileged_without_host_devices() -> Case {
     case
 }
 
-fn host_namespaces() -> Case {
+pub fn host_namespaces() -> Case {
     let mut case = Case::new();
     case.modes(NamespaceMode::NODE, NamespaceMode::NODE, NamespaceMode::NODE);
     case.namespaces = Namespaces::default();
@@ -99,7 +99,7 @@ fn target_pid() -> Case {
     case
 }
 
-fn resources_v1() -> Case {
+pub fn resources_v1() -> Case {
     let mut case = Case::new();
     case.host.cgroups = CgroupMode::Hybrid;
     case.sandbox.linux.mut_or_insert_default().cgroup_parent = "/kubepods/burstable/pod6e7f".into();
@@ -167,7 +167,7 @@ fn devices() -> Case {
     case
 }
 
-fn mounts() -> Case {
+pub fn mounts() -> Case {
     let mut case = Case::new();
     let mount = |container: &str| Mount {
         container_path: container.into(),

@@ -1,10 +1,10 @@
 //! Cases about devices, CDI and limits: what depends on the machine.
 
 use cricket::cdi;
-use cricket::oci::facts::{CgroupMode, DeviceEdits, DeviceFacts, DeviceKind, Propagation};
-use cricket_proto::runtime::{Device, HugepageLimit, Int64Value, LinuxContainerResources, Mount, NamespaceMode};
+use cricket::oci::facts::{DeviceEdits, DeviceFacts, DeviceKind, Propagation};
+use cricket_proto::runtime::{Device, HugepageLimit, LinuxContainerResources, Mount, NamespaceMode};
 
-use super::cases::{strings, Build};
+use super::cases::{host_namespaces, mounts, resources_v1, strings, Build};
 use super::fixture::{source, Case};
 
 /// As [`super::cases::ALL`].
@@ -116,7 +116,7 @@ fn privileged_host() -> Case {
     case
 }
 
-fn fuse(path: &str, access: &str) -> DeviceFacts {
+pub fn fuse(path: &str, access: &str) -> DeviceFacts {
     DeviceFacts {
         path: path.into(),
         kind: DeviceKind::Char,
@@ -129,6 +129,6 @@ fn fuse(path: &str, access: &str) -> DeviceFacts {
     }
 }
 
-fn disk(path: &str, access: &str) -> DeviceFacts {
+pub fn disk(path: &str, access: &str) -> DeviceFacts {
     DeviceFacts { kind: DeviceKind::Block, major: 8, minor: 0, mode: 0o660, gid: 6, ..fuse(path, access) }
 }
