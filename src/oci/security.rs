@@ -117,10 +117,6 @@ fn profile<'a>(what: &str, field: Option<&'a SecurityProfile>, path: &'a str) ->
     }
 }
 
-fn unimplemented(what: &str) -> Error {
-    Error::new(Kind::Unimplemented, what)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,6 +28,8 @@ use crate::sys::socket::{self, Listener};
 const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
 /// Where sockets are unless containerd says otherwise.
 const SOCKETS: &str = "/run/containerd/s";
+/// Beside them: held by whoever makes or removes one.
+pub const LOCK: &str = "cricket.lock";
 /// How long a shim that serves may take to answer.
 const JOINING: Duration = Duration::from_secs(5);
 /// How often a shim that is just ending is met before we give up.
@@ -120,10 +122,15 @@ fn socket_path(dir: &Path, arguments: &Arguments, group: &str) -> PathBuf {
     dir.join(format!("{:016x}{:016x}", half(0), half(1)))
 }
 
+/// Whether a file in that directory is a socket of ours.
+pub fn is_socket_name(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Listens, unless somebody does already. What a killed shim left is taken away.
 fn bind(dir: &Path, path: &Path) -> Result<Option<UnixListener>> {
     // Two starts must not take each other's new socket for a stale one.
-    let _lock = LockFile::take(&dir.join("cricket.lock")).context("lock the sockets")?;
+    let _lock = LockFile::take(&dir.join(LOCK)).context("lock the sockets")?;
     match UnixListener::bind(path) {
         Ok(listener) => return Ok(Some(listener)),
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
@@ -245,6 +252,8 @@ mod tests {
         assert_eq!(path("/a", "g"), path("/a", "g"));
         assert_ne!(path("/a", "g"), path("/b", "g"));
         assert_ne!(path("/a", "g"), path("/a", "h"));
+        let name = path("/a", "g").file_name().expect("a name").to_string_lossy().into_owned();
+        assert!(is_socket_name(&name) && !is_socket_name(LOCK) && !is_socket_name(&name.repeat(2)));
     }
 
     #[test]

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::arguments::Arguments;
+use super::bootstrap::{is_socket_name, LOCK};
 use super::container::{unmount_root, Exit};
 use super::runc::Runc;
 use super::wire::Message;
 use crate::error::{Context, Result};
+use crate::sys::lock_file::LockFile;
 use crate::sys::process;
 use crate::sys::socket::{self, Listener};
 
@@ -36,17 +38,27 @@ pub fn delete(arguments: &Arguments) -> Result<Vec<u8>> {
         }
     }
     unmount_root(&bundle);
-    remove_stale_socket(&bundle);
+    remove_stale_sockets(&bundle).unwrap_or_else(|e| log::warn!("{e}"));
     Ok(Exit::now(137).deleted(pid).done())
 }
 
-/// The socket of a shim that was killed. One that others of the group still use is left alone.
-fn remove_stale_socket(bundle: &Path) {
-    let Ok(address) = fs::read_to_string(bundle.join("address")) else { return };
+/// The sockets of shims that were killed: that of this container, and any whose containerd never came to call us.
+fn remove_stale_sockets(bundle: &Path) -> Result<()> {
+    let Ok(address) = fs::read_to_string(bundle.join("address")) else { return Ok(()) };
     let path = PathBuf::from(address.trim().trim_start_matches("unix://"));
-    if matches!(socket::probe(&path), Ok(Listener::Stale)) {
-        fs::remove_file(&path).unwrap_or_else(|e| log::warn!("remove {}: {e}", path.display()));
+    let Some(dir) = path.parent() else { return Ok(()) };
+    // Nobody is between binding and listening now.
+    let _lock = LockFile::take(&dir.join(LOCK)).context("lock the sockets")?;
+    // Those that live are not to be woken for this. One that is missing here may live in another network namespace.
+    let bound = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    for path in fs::read_dir(dir).context("read the sockets")?.flatten().map(|entry| entry.path()) {
+        let ours = path.file_name().is_some_and(|name| is_socket_name(&name.to_string_lossy()));
+        let known = || bound.lines().any(|line| line.ends_with(&*path.to_string_lossy()));
+        if ours && !known() && matches!(socket::probe(&path), Ok(Listener::Stale)) {
+            fs::remove_file(&path).unwrap_or_else(|e| log::warn!("remove {}: {e}", path.display()));
+        }
     }
+    Ok(())
 }
 
 /// What `-info` answers: a name and a version.
