@@ -228,7 +228,8 @@ impl Runtime {
         }
     }
 
-    /// What is not there that pods with users of their own need, if anything.
+    /// What is not there that pods with users of their own need, if anything. As far as it is known: see
+    /// [`Runtime::learn_features`].
     pub fn lacks_for_users(&self, handler: &Handler) -> Option<&'static str> {
         let features = self.features(handler);
         if handler.shim == Shim::Cricket {

@@ -1,6 +1,7 @@
 //! Images as volumes: each is mounted once for a pod, read-only, and stays until the pod is stopped.
 
 use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -85,7 +86,7 @@ fn labels(sandbox: &SandboxId) -> Labels {
 pub fn unmount_images(rt: &Runtime, call: &Call, sandbox: &SandboxId) -> Result<()> {
     let notes = rt.layout.image_notes(sandbox);
     let names = match fs::read_dir(&notes) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
         read => read.with_context(|| format!("read {}", notes.display()))?,
     };
     for entry in names {

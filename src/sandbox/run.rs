@@ -185,6 +185,7 @@ fn check_users(rt: &Runtime, handler: &Handler, options: &NamespaceOption) -> Re
         return Err(Error::invalid("a pod in the node's network cannot have users of its own: use hostUsers: true"));
     }
     rt.learn_features();
+    rt.learn_features();
     let lacks = rt.lacks_for_users(handler);
     match lacks {
         None => Ok(()),

@@ -21,6 +21,9 @@ const TAIL_BYTES: usize = 1024;
 /// have ended since, so that none stays a zombie and no thread waits for one.
 static STUCK: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 
+/// How often a program is started again that somebody seems to be writing, and how long after.
+const BUSY: (usize, Duration) = (100, Duration::from_millis(10));
+
 /// What a process left behind.
 #[derive(Debug)]
 pub struct Output {
@@ -43,13 +46,12 @@ pub struct Output {
 /// bytes to stdout and was killed for that; `Unknown` when it could not be started. A failure exit is not an error.
 pub fn run(command: &mut Command, stdin: &[u8], deadline: Option<Instant>, max_output: usize) -> Result<Output> {
     reap_stuck();
-    let mut child = command
+    command
         .stdin(if stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .with_context(|| format!("start {}", command.get_program().to_string_lossy()))?;
+        .process_group(0);
+    let mut child = spawn(command).with_context(|| format!("start {}", command.get_program().to_string_lossy()))?;
     let exit = match pidfd(&child) {
         Ok(exit) => exit,
         Err(e) => {
@@ -74,6 +76,18 @@ pub fn run(command: &mut Command, stdin: &[u8], deadline: Option<Instant>, max_o
             })
         }
     }
+}
+
+/// Starts a process. A program that this process has just written is busy for a moment yet, if another thread was starting
+/// a process meanwhile: that child holds all our files open until it becomes another program.
+fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    for _ in 0..BUSY.0 {
+        match command.spawn() {
+            Err(e) if e.kind() == ErrorKind::ExecutableFileBusy => std::thread::sleep(BUSY.1),
+            other => return other,
+        }
+    }
+    command.spawn()
 }
 
 /// The end of what a process wrote, as one line for a message: at most 1 KiB, control characters made spaces.

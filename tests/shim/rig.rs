@@ -248,3 +248,12 @@ fn topic(payload: &[u8]) -> String {
     .expect("an envelope");
     topic
 }
+
+/// Waits until `check` is true; panics, naming `what`, if it never is.
+pub fn until(what: &str, mut check: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !check() {
+        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -57,6 +57,7 @@ fn world(able: bool) -> World {
 fn namespaces_and_files_belong_to_the_pods_root() {
     let mut world = world(true);
     let handler: &Handler = world.handler("").expect("the default one");
+    world.learn_features();
     assert_eq!(world.lacks_for_users(handler), None);
     let pod = world.run(request(&world)).expect("run");
     let state = world.dir.path().join(format!("state/sandboxes/{pod}"));

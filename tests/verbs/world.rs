@@ -61,9 +61,15 @@ impl World {
         let dir = TempDir::new();
         let cni = Plugin::install(dir.path());
         let at = dir.path().display();
+        // The fake plays the part of containerd's own shim.
+        let shim = "[runtime.runc]\nshim = \"runc-v2\"\n";
+        let (settings, shim) = match settings.contains("[runtime.runc]\n") {
+            true => (settings.replace("[runtime.runc]\n", shim), ""),
+            false => (settings.to_owned(), shim),
+        };
         let text = format!(
             "root = \"{at}/root\"\nstate = \"{at}/state\"\nnetns_dir = \"{at}/netns\"\nsocket = \"{at}/cri.sock\"\n\
-             cgroup_driver = \"cgroupfs\"\n{settings}{}",
+             cgroup_driver = \"cgroupfs\"\n{settings}{}\n{shim}",
             cni.settings()
         );
         let config = Config::parse(&text, Overrides::default()).expect("a valid configuration");
