@@ -50,7 +50,8 @@ fn system() -> Vec<Certificate<'static>> {
     let bundle = named.or_else(|| BUNDLES.iter().map(PathBuf::from).find(|path| path.is_file()));
     let mut files: Vec<PathBuf> = bundle.into_iter().collect();
     for folder in env::var(FOLDERS).unwrap_or_default().split(':').filter(|folder| !folder.is_empty()) {
-        files.extend(fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()));
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        files.extend(entries.filter(|path| path.is_file()));
     }
     let mut found = Vec::new();
     for file in files {

@@ -43,8 +43,9 @@ command -v docker-registry >/dev/null || fail "docker-registry is missing: apt-g
 [ $subject = peer ] || cricket=$(realpath "${CRICKET_BIN:-$PRODUCT}")
 
 dir=$(mktemp -d /tmp/cricket-conformance.XXXXXX)
-# Root of a user namespace must get through.
+# Root of a user namespace must get through, down to the bundles.
 chmod 711 "$dir"
+mkdir -m 711 "$dir/containerd"
 . tools/private.sh
 rm -rf "$report"
 mkdir -p "$report" "$dir/net.d" "$dir/certs.d"
