@@ -1,6 +1,6 @@
 //! What CDI devices change in a spec, beside their nodes.
 
-use oci_spec::runtime::{Hook, Hooks, LinuxIntelRdt, Mount, Spec};
+use oci_spec::runtime::{Hook, LinuxIntelRdt, Mount, Spec};
 
 use super::facts::DeviceEdits;
 use super::{env, mounts};
@@ -15,7 +15,8 @@ pub(super) fn apply(spec: &mut Spec, edits: &DeviceEdits) -> Result<()> {
     if let Some(process) = spec.process_mut() {
         let mut all = process.env().clone().unwrap_or_default();
         for entry in &edits.env {
-            if !entry.split_once('=').is_some_and(|(key, _)| !key.is_empty()) || entry.contains('\0') {
+            let named = entry.find('=').is_some_and(|at| at > 0);
+            if !named || entry.contains('\0') {
                 return Err(Error::invalid(format!("CDI: {entry:?} is not KEY=value")));
             }
             env::set(&mut all, entry.clone());
@@ -77,7 +78,7 @@ fn add_hooks(spec: &mut Spec, asked: &[cdi::Hook]) -> Result<()> {
     if asked.is_empty() {
         return Ok(());
     }
-    let mut all = spec.hooks().clone().unwrap_or_else(Hooks::default);
+    let mut all = spec.hooks().clone().unwrap_or_default();
     for one in asked {
         if !one.path.starts_with('/') {
             return Err(Error::invalid(format!("CDI: the path of hook {:?} is not absolute", one.path)));
@@ -113,8 +114,7 @@ mod tests {
 
     #[test]
     fn all_of_it_is_in_the_spec() {
-        let mut case = Case::default();
-        case.edits = DeviceEdits {
+        let edits = DeviceEdits {
             env: vec!["GPU=0".into(), "PATH=/acme".into()],
             gids: vec![0, 44, 44],
             mounts: vec![
@@ -134,6 +134,7 @@ mod tests {
             intel_rdt: Some(cdi::IntelRdt { clos_id: "fast".into(), ..Default::default() }),
             ..Default::default()
         };
+        let case = Case { edits, ..Case::default() };
         let spec = case.spec().expect("valid");
         let process = spec.process().as_ref().expect("a process");
         let env = process.env().clone().unwrap_or_default();
@@ -163,8 +164,7 @@ mod tests {
             DeviceEdits { mounts: vec![cdi::Mount::default()], ..Default::default() },
         ];
         for edits in cases {
-            let mut case = Case::default();
-            case.edits = edits.clone();
+            let case = Case { edits: edits.clone(), ..Case::default() };
             assert_eq!(case.spec().map_err(|e| e.kind()).err(), Some(Kind::InvalidArgument), "{edits:?}");
         }
     }

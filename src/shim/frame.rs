@@ -34,26 +34,24 @@ pub struct Frames {
 impl Frames {
     /// Takes the next frame out of `input`, which is advanced behind it; `None` when the input is used up.
     pub fn next(&mut self, input: &mut &[u8]) -> Option<Frame> {
-        loop {
-            let skipped = self.skip.min(input.len());
-            *input = &input[skipped..];
-            self.skip -= skipped;
-            if self.skip > 0 || !self.fill(input, HEADER) {
-                return None;
-            }
-            let (length, stream, kind) = header(&self.pending);
-            if length > LIMIT {
-                self.skip = length;
-                self.pending = Vec::new();
-                return Some(Frame { stream, kind, message: None });
-            }
-            if !self.fill(input, HEADER + length) {
-                return None;
-            }
-            let message = Some(self.pending.split_off(HEADER));
-            self.pending = Vec::new();
-            return Some(Frame { stream, kind, message });
+        let skipped = self.skip.min(input.len());
+        *input = &input[skipped..];
+        self.skip -= skipped;
+        if self.skip > 0 || !self.fill(input, HEADER) {
+            return None;
         }
+        let (length, stream, kind) = header(&self.pending);
+        if length > LIMIT {
+            self.skip = length;
+            self.pending = Vec::new();
+            return Some(Frame { stream, kind, message: None });
+        }
+        if !self.fill(input, HEADER + length) {
+            return None;
+        }
+        let message = Some(self.pending.split_off(HEADER));
+        self.pending = Vec::new();
+        Some(Frame { stream, kind, message })
     }
 
     /// Whether `pending` is `length` bytes long, after taking from `input` what is missing.

@@ -13,6 +13,7 @@ use crate::sys::reap;
 
 /// What a call is for, and what is to be done after it.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there are as many as calls of the runtime that run, which is few")]
 pub enum Work {
     /// The container, or an exec, comes to life.
     Launch(Launch),
@@ -62,6 +63,7 @@ impl Server {
         self.try_run(work, reply, id, words, deadline).map_err(|(_, e)| e)
     }
 
+    #[allow(clippy::result_large_err, reason = "a refusal gives the work back, to be done in another way")]
     pub(super) fn try_run(
         &mut self,
         work: Work,

@@ -70,7 +70,7 @@ impl Server {
             "CloseIO" => self.close_io(&Target::read(payload)?),
             "Checkpoint" => {
                 let (id, path, flags) = messages::checkpoint(payload)?;
-                self.checkpoint(reply, id, path, &flags, deadline)
+                self.checkpoint(reply, id, &path, &flags, deadline)
             }
             "Update" => {
                 let (id, resources) = messages::update(payload)?;
@@ -275,11 +275,11 @@ impl Server {
         Ok(Some(Message::new()))
     }
 
-    fn checkpoint(&mut self, reply: Reply, id: String, path: String, flags: &[&str], deadline: Instant) -> Answer {
+    fn checkpoint(&mut self, reply: Reply, id: String, path: &str, flags: &[&str], deadline: Instant) -> Answer {
         must_be(&self.container(&id)?.first, State::Running, "checkpoint")?;
-        let mut words = vec!["--image-path", path.as_str()];
+        let mut words = vec!["--image-path", path];
         words.extend(flags);
-        self.run(Work::Checkpoint(path.clone()), reply, &id, &words, deadline)?;
+        self.run(Work::Checkpoint(path.to_owned()), reply, &id, &words, deadline)?;
         Ok(None)
     }
 

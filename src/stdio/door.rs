@@ -151,7 +151,7 @@ impl Door {
             let begun = connection.send([&[wire::HELLO], &[wire::VERSION]]);
             match begun.and_then(|()| epoll.add(&connection, token(self.group, id))) {
                 Ok(()) => {
-                    drop(self.clients.insert(id, Client { connection, attached: false, watched: true, missed: 0 }))
+                    self.clients.insert(id, Client { connection, attached: false, watched: true, missed: 0 });
                 }
                 Err(e) => log::debug!("{}: a client went at once: {e}", self.path.display()),
             }
@@ -159,7 +159,7 @@ impl Door {
     }
 
     fn hear(&mut self, id: u32, buffer: &mut [u8], epoll: &Epoll) -> Option<Reopen> {
-        let Some(client) = self.clients.get_mut(&id) else { return None };
+        let client = self.clients.get_mut(&id)?;
         let length = match client.connection.receive(buffer) {
             Ok(length) if length > 0 => length,
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return None,

@@ -290,7 +290,7 @@ mod tests {
         }
         assert!(free_blocks(&heap).is_empty());
         heap.with(|state| {
-            assert!(state.top == state.start && state.touched as usize - state.top as usize <= GIVE_BACK)
+            assert!(state.top == state.start && state.touched as usize - state.top as usize <= GIVE_BACK);
         });
     }
 

@@ -10,8 +10,11 @@ use oci_spec::runtime::Spec;
 use super::cases::user_namespace;
 use super::fixture::Case;
 
+/// How a spec is made.
+pub type Build = fn() -> Spec;
+
 /// Name of the folder, and its spec.
-pub const ALL: &[(&str, fn() -> Spec)] = &[
+pub const ALL: &[(&str, Build)] = &[
     ("sandbox-process", || spec(&shared())),
     ("sandbox-process-host-pid", || {
         let mut case = shared();

@@ -288,9 +288,8 @@ fn frames_that_break_the_protocol_end_the_session_and_nothing_else() {
     client.control(PING, 0, &[0, 0, 0, 1]);
     let mut seen = Vec::new();
     while seen.len() < 4 {
-        match client.frame().expect("a frame") {
-            Frame::Control { kind: kind @ (RST_STREAM | PING), body } => seen.push((kind, body[3])),
-            _ => {}
+        if let Frame::Control { kind: kind @ (RST_STREAM | PING), body } = client.frame().expect("a frame") {
+            seen.push((kind, body[3]));
         }
     }
     assert_eq!(seen, [(RST_STREAM, 7), (RST_STREAM, 9), (RST_STREAM, 99), (PING, 1)]);

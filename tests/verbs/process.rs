@@ -175,7 +175,7 @@ fn roots_of_other_versions_go_at_the_next_start() {
     fs::write(own.join("pause.0123"), "half").expect("write");
     world.restart();
     let left = |dir| fs::read_dir(dir).expect("readable").map(|e| e.expect("readable").path()).collect::<Vec<_>>();
-    assert_eq!(left(&roots), [own.clone()]);
+    assert_eq!(left(&roots), std::slice::from_ref(&own));
     let mut names = left(&own);
     names.sort();
     assert_eq!(names, ["dev", "pause", "proc"].map(|name| own.join(name)));

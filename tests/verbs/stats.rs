@@ -38,7 +38,7 @@ fn the_filter_chooses() {
     world.exit(&exited, 1);
     assert_eq!(names(&world, all()), ["created", "exited", "running"]);
     let request = ListContainerStatsRequest::default();
-    assert_eq!(container::list_stats(&*world, &call(), request).expect("a list").stats.len(), 3, "no filter");
+    assert_eq!(container::list_stats(&world, &call(), request).expect("a list").stats.len(), 3, "no filter");
     assert_eq!(names(&world, ContainerStatsFilter { id: running[..13].into(), ..all() }), ["running"]);
     assert_eq!(names(&world, ContainerStatsFilter { pod_sandbox_id: first, ..all() }), ["created", "running"]);
     let label_selector = HashMap::from([("container".to_owned(), "created".to_owned())]);
