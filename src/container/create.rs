@@ -30,7 +30,7 @@ use crate::runtime::Runtime;
 use crate::store::container::reserved_name;
 use crate::store::image::Image;
 use crate::store::{Container, ContainerState, Sandbox};
-use crate::sys::rootfs::Layer;
+use crate::sys::layer::Layer;
 
 /// The extension of containerd's record that holds ours.
 pub const METADATA_TYPE: &str = "cricket.v1.Container";

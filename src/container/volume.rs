@@ -16,6 +16,7 @@ use crate::oci::mounts::IMAGE_MOUNT_FAILED;
 use crate::rollback::Rollback;
 use crate::runtime::Runtime;
 use crate::store::Sandbox;
+use crate::sys::layer::Layer;
 use crate::sys::{mount, view};
 
 /// Marks the snapshots of image volumes; its value is the sandbox's id.
@@ -128,8 +129,8 @@ impl Volume {
     }
 
     fn mount(&self, mounts: &[Mount]) -> Result<()> {
-        let layers: Vec<view::Layer<'_>> =
-            mounts.iter().map(|m| view::Layer { kind: &m.kind, source: &m.source, options: &m.options }).collect();
+        let layers: Vec<Layer<'_>> =
+            mounts.iter().map(|m| Layer { kind: &m.kind, source: &m.source, options: &m.options }).collect();
         view::mount_view(&layers, &self.at)
     }
 

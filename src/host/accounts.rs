@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crate::error::{Context, Result};
 use crate::oci::accounts::Accounts;
-use crate::sys::rootfs::{look_into, Layer};
+use crate::sys::layer::Layer;
+use crate::sys::rootfs::look_into;
 
 /// Larger files are no lists of users.
 const MAX_BYTES: u64 = 4 << 20;

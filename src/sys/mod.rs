@@ -10,6 +10,8 @@ pub mod fifo;
 pub mod grpc_deadline;
 pub mod heap;
 pub mod inotify;
+mod inside;
+pub mod layer;
 pub mod lock_file;
 pub mod mount;
 pub mod namespace;

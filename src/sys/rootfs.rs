@@ -1,28 +1,14 @@
 //! A look into a root file system that is mounted for nobody but one thread, which ends right after.
 
-use std::ffi::CStr;
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{c_path, check, mount, namespace};
+use super::layer::{self, Layer};
+use super::{check, inside, mount, namespace};
 use crate::error::{Context, Error, Result};
-
-/// How often a path is followed that others interfere with; each time it is over in microseconds.
-const MAX_RACES: usize = 1000;
-
-/// One mount of a root file system, as a snapshotter describes it.
-#[derive(Clone, Copy, Debug)]
-pub struct Layer<'a> {
-    /// `overlay`, `bind`, `ext4`.
-    pub kind: &'a str,
-    /// What is mounted.
-    pub source: &'a str,
-    /// Options as in fstab.
-    pub options: &'a [String],
-}
 
 /// A mounted root file system, open for reading.
 #[derive(Debug)]
@@ -42,9 +28,7 @@ pub fn look_into<T: Send>(layers: &[Layer<'_>], at: &Path, look: impl FnOnce(&Ro
         // mount namespace of its own gives the thread a working directory of its own as well.
         check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).context("unshare the mount namespace")?;
         mount::make_private().context("make the mounts of a thread private")?;
-        for layer in layers {
-            mount_layer(layer, at).with_context(|| format!("mount {} {}", layer.kind, layer.source))?;
-        }
+        layer::mount_all(layers, at, libc::MS_NOSUID | libc::MS_NOEXEC)?;
         let looked = Root::open(at).and_then(|root| look(&root));
         // The namespace goes with the thread, but later than others can see its end.
         mount::detach(at).with_context(|| format!("unmount {}", at.display()))?;
@@ -64,7 +48,9 @@ impl Root {
     /// # Errors
     /// `InvalidArgument` for what is no regular file or larger than `max_bytes`.
     pub fn read(&self, path: &str, max_bytes: u64) -> Result<Option<Vec<u8>>> {
-        let mut file = match self.open_inside(path) {
+        // Without O_NONBLOCK a pipe in the place of the file would block us until somebody wrote to it.
+        let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let mut file = match inside::open(self.0.as_fd(), Path::new(path), flags) {
             Ok(file) => file,
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(None),
             Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
@@ -84,114 +70,6 @@ impl Root {
         }
         Ok(Some(bytes))
     }
-
-    fn open_inside(&self, path: &str) -> io::Result<File> {
-        let path = c_path(Path::new(path))?;
-        // SAFETY: open_how is plain data for which all zeroes is a value.
-        let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-        // Without O_NONBLOCK a pipe in the place of the file would block us until somebody wrote to it.
-        how.flags = (libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY) as u64;
-        how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
-        for _ in 1..MAX_RACES {
-            match self.openat2(&path, &how) {
-                // Somebody mounted or renamed something, anywhere, while a `..` was followed: the kernel wants it again.
-                Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => {}
-                opened => return opened,
-            }
-        }
-        self.openat2(&path, &how)
-    }
-
-    fn openat2(&self, path: &CStr, how: &libc::open_how) -> io::Result<File> {
-        let size = std::mem::size_of::<libc::open_how>();
-        // SAFETY: the descriptor is open, the path NUL-terminated, and pointer and size describe `how`.
-        let opened = unsafe {
-            libc::syscall(libc::SYS_openat2, self.0.as_raw_fd(), path.as_ptr(), std::ptr::from_ref(how), size)
-        };
-        if opened < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel just returned this descriptor and nobody else owns it.
-        Ok(unsafe { File::from_raw_fd(opened as RawFd) })
-    }
-}
-
-/// What is left of a mount's options for us: flags of the system call, and the file system's own.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Options<'a> {
-    flags: libc::c_ulong,
-    own: Vec<&'a str>,
-}
-
-impl<'a> Options<'a> {
-    /// # Errors
-    /// `FailedPrecondition` for what only mount(8) can do.
-    fn parse(options: &'a [String]) -> Result<Self> {
-        let mut all =
-            Options { flags: libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC, own: vec![] };
-        for option in options {
-            match option.as_str() {
-                "bind" => all.flags |= libc::MS_BIND,
-                "rbind" => all.flags |= libc::MS_BIND | libc::MS_REC,
-                "loop" => {
-                    return Err(Error::precondition("the image's snapshot needs a loop device, which is not made"))
-                }
-                // Of no importance to a reader.
-                "" | "ro" | "rw" | "nosuid" | "nodev" | "noexec" | "relatime" | "noatime" | "nodiratime" | "async"
-                | "defaults" | "volatile" => {}
-                // containerd's way to ask for an id-mapped mount. A reader does not mind who owns what.
-                mapped if mapped.starts_with("uidmap=") || mapped.starts_with("gidmap=") => {}
-                own => all.own.push(own),
-            }
-        }
-        Ok(all)
-    }
-}
-
-fn mount_layer(layer: &Layer<'_>, at: &Path) -> Result<()> {
-    let options = Options::parse(layer.options)?;
-    let (mut flags, mut data) = (options.flags, options.own.join(","));
-    let mut kind = layer.kind;
-    if kind == "overlay" {
-        let stack = Stack::of(&options.own)?;
-        // The kernel takes one page of options. Paths below a common directory are short.
-        std::env::set_current_dir(&stack.below).with_context(|| format!("enter {}", stack.below.display()))?;
-        data = stack.options.join(",");
-    } else if flags & libc::MS_BIND != 0 {
-        // A bind mount is writable until it is mounted anew, and we only read.
-        (kind, data) = ("", String::new());
-        flags &= libc::MS_BIND | libc::MS_REC;
-    }
-    mount::mount(Path::new(layer.source), at, kind, flags, &data).map_err(Error::from)
-}
-
-/// An overlay whose layers are all lower ones: the same files, and no claim on the directories of the writable one.
-#[derive(Debug, PartialEq, Eq)]
-struct Stack {
-    /// The directory that the paths of the layers are relative to.
-    below: PathBuf,
-    options: Vec<String>,
-}
-
-impl Stack {
-    fn of(own: &[&str]) -> Result<Self> {
-        let value = |key: &str| own.iter().find_map(|o| o.strip_prefix(key));
-        let upper = value("upperdir=").into_iter();
-        let layers: Vec<&Path> =
-            upper.chain(value("lowerdir=").into_iter().flat_map(|l| l.split(':'))).map(Path::new).collect();
-        let Some(parent) = layers.first().and_then(|l| l.parent()) else {
-            return Err(Error::precondition("an overlay without layers"));
-        };
-        let below = parent.ancestors().find(|a| layers.iter().all(|l| l.starts_with(a)));
-        // Layers in quite different places stay as they are.
-        let below = below.unwrap_or(Path::new("/"));
-        let relative = |layer: &Path| layer.strip_prefix(below).unwrap_or(layer).display().to_string();
-        let lower: Vec<String> = layers.iter().map(|l| relative(l)).collect();
-        let replaced = ["upperdir=", "lowerdir=", "workdir="];
-        let kept = own.iter().filter(|o| !replaced.iter().any(|r| o.starts_with(r))).map(|o| (*o).to_owned());
-        let options = std::iter::once(format!("lowerdir={}", lower.join(":"))).chain(kept).collect();
-        Ok(Stack { below: below.into(), options })
-    }
 }
 
 #[cfg(test)]
@@ -200,6 +78,7 @@ mod tests {
     use crate::error::Kind;
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
     use std::process::Command;
 
     struct Dir(PathBuf);
@@ -288,18 +167,6 @@ mod tests {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(at.to_str().unwrap()), "nobody else does");
         assert!(!dir.0.join("snapshots/3/work/work").exists(), "the writable layer is not claimed");
-    }
-
-    #[test]
-    fn a_stack_is_as_short_as_can_be() {
-        let stack =
-            Stack::of(&["workdir=/a/s/3/work", "upperdir=/a/s/3/fs", "lowerdir=/a/s/2/fs:/a/s/1/fs", "xino=off"]);
-        let expected =
-            Stack { below: "/a/s".into(), options: vec!["lowerdir=3/fs:2/fs:1/fs".into(), "xino=off".into()] };
-        assert_eq!(stack.unwrap(), expected);
-        let one = Stack::of(&["lowerdir=/a/s/1/fs"]).unwrap();
-        assert_eq!((one.below, one.options), ("/a/s/1".into(), vec!["lowerdir=fs".into()]));
-        assert!(Stack::of(&["index=off"]).is_err());
     }
 
     #[test]

@@ -1,25 +1,13 @@
 //! The content of a snapshot, mounted read-only for everybody, and paths in it that do not lead out of it.
 
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::mount::mount;
-use super::{c_path, check, namespace};
+use super::layer::{self, Layer};
+use super::{check, inside, namespace};
 use crate::error::{Context, Error, Result};
-
-/// One mount of a snapshot, as a snapshotter describes it.
-#[derive(Clone, Copy, Debug)]
-pub struct Layer<'a> {
-    /// `overlay`, `bind`, `ext4`.
-    pub kind: &'a str,
-    /// What is mounted.
-    pub source: &'a str,
-    /// Options as in fstab.
-    pub options: &'a [String],
-}
 
 /// Mounts `layers`, each over the one before, read-only and without devices, on the existing directory `at`. The undo
 /// is [`detach`](super::mount::detach). Blocks for the file system.
@@ -32,56 +20,8 @@ pub fn mount_view(layers: &[Layer<'_>], at: &Path) -> Result<()> {
         // SAFETY: unshare takes flags only; from now on this thread, which ends below, has a working directory of its
         // own.
         check(unsafe { libc::unshare(libc::CLONE_FS) }).context("unshare the working directory")?;
-        for layer in layers {
-            mount_layer(layer, at).with_context(|| format!("mount {} {}", layer.kind, layer.source))?;
-        }
-        Ok(())
+        layer::mount_all(layers, at, 0)
     })
-}
-
-fn mount_layer(layer: &Layer<'_>, at: &Path) -> Result<()> {
-    const FLAGS: libc::c_ulong = libc::MS_RDONLY | libc::MS_NODEV;
-    let mut bind = 0;
-    let mut own: Vec<&str> = Vec::new();
-    for option in layer.options {
-        match option.as_str() {
-            "bind" => bind |= libc::MS_BIND,
-            "rbind" => bind |= libc::MS_BIND | libc::MS_REC,
-            "loop" => {
-                let message = "the image's snapshot needs a loop device, which is not made: use snapshotter overlayfs";
-                return Err(Error::precondition(message));
-            }
-            "" | "ro" | "rw" | "relatime" | "noatime" | "defaults" => {}
-            option => own.push(option),
-        }
-    }
-    let source = Path::new(layer.source);
-    if bind != 0 {
-        mount(source, at, "", bind, "")?;
-        // A bind mount is as writable as its source until it is mounted anew.
-        return Ok(mount(Path::new(""), at, "", libc::MS_REMOUNT | libc::MS_BIND | FLAGS, "")?);
-    }
-    if layer.kind == "overlay" {
-        let (below, data) = short(&own);
-        // The kernel takes one page of options: paths below a common directory are short.
-        std::env::set_current_dir(&below).with_context(|| format!("enter {}", below.display()))?;
-        return Ok(mount(source, at, layer.kind, FLAGS, &data)?);
-    }
-    Ok(mount(source, at, layer.kind, FLAGS, &own.join(","))?)
-}
-
-/// The options of an overlay with its lower directories relative to the directory that all are below.
-fn short(options: &[&str]) -> (PathBuf, String) {
-    const LOWER: &str = "lowerdir=";
-    let lower = options.iter().find_map(|o| o.strip_prefix(LOWER)).unwrap_or_default();
-    let layers: Vec<&Path> = lower.split(':').map(Path::new).collect();
-    let parent = layers.first().and_then(|l| l.parent()).unwrap_or(Path::new("/"));
-    let below = parent.ancestors().find(|a| layers.iter().all(|l| l.starts_with(a))).unwrap_or(Path::new("/"));
-    let relative: Vec<String> =
-        layers.iter().map(|l| l.strip_prefix(below).unwrap_or(l).display().to_string()).collect();
-    let lower = format!("{LOWER}{}", relative.join(":"));
-    let others = options.iter().filter(|o| !o.starts_with(LOWER)).map(|o| (*o).to_owned());
-    (below.into(), others.chain([lower]).collect::<Vec<_>>().join(","))
 }
 
 /// Where directory `path` of the tree at `root` really is, with symbolic links followed as a process would that had
@@ -90,7 +30,9 @@ fn short(options: &[&str]) -> (PathBuf, String) {
 /// # Errors
 /// `InvalidArgument` if there is no such directory.
 pub fn directory_inside(root: &Path, path: &Path) -> Result<PathBuf> {
-    let opened = open_inside(root, path).map_err(|e| match e.raw_os_error() {
+    let within = File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_PATH).open(root);
+    let opened = within.and_then(|root| inside::open(root.as_fd(), path, libc::O_PATH | libc::O_DIRECTORY));
+    let opened = opened.map_err(|e| match e.raw_os_error() {
         Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => {
             Error::invalid(format!("there is no directory {}: {e}", path.display()))
         }
@@ -98,23 +40,6 @@ pub fn directory_inside(root: &Path, path: &Path) -> Result<PathBuf> {
     })?;
     let name = format!("/proc/self/fd/{}", opened.as_raw_fd());
     std::fs::read_link(&name).with_context(|| format!("read {name}"))
-}
-
-fn open_inside(root: &Path, path: &Path) -> io::Result<File> {
-    let root = File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_PATH).open(root)?;
-    let path = c_path(path)?;
-    // SAFETY: open_how is plain data for which all zeroes is a value.
-    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = (libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) as u64;
-    how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
-    let size = std::mem::size_of::<libc::open_how>();
-    // SAFETY: the descriptor is open, the path NUL-terminated, and pointer and size describe `how`.
-    let opened = unsafe { libc::syscall(libc::SYS_openat2, root.as_raw_fd(), path.as_ptr(), &raw const how, size) };
-    if opened < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just returned this descriptor and nobody else owns it.
-    Ok(unsafe { File::from_raw_fd(opened as RawFd) })
 }
 
 #[cfg(test)]
@@ -165,15 +90,6 @@ mod tests {
             let refused = fs::write(at.join("etc/a"), "b").map_err(|e| e.raw_os_error());
             assert_eq!(refused, Err(Some(libc::EROFS)), "{kind}");
         }
-    }
-
-    #[test]
-    fn many_layers_fit_into_a_page() {
-        let lower = (0..100).map(|n| format!("/var/lib/containerd/snapshots/{n}/fs")).collect::<Vec<_>>().join(":");
-        let (below, data) = short(&["index=off", &format!("lowerdir={lower}")]);
-        assert_eq!(below, Path::new("/var/lib/containerd/snapshots"));
-        assert!(data.starts_with("index=off,lowerdir=0/fs:1/fs:") && data.len() < 1000, "{data}");
-        assert_eq!(short(&["lowerdir=/a/1/fs:/b/2/fs"]), ("/".into(), "lowerdir=a/1/fs:b/2/fs".into()));
     }
 
     #[test]
