@@ -12,6 +12,7 @@ pub mod ids;
 pub mod call;
 pub mod clock;
 pub mod base64;
+pub mod encoded;
 // pure: no files, clock, environment, network
 pub mod reference;
 pub mod config;

@@ -3,23 +3,31 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cricket_proto::runtime::{self, ListContainersRequest, ListContainersResponse};
+use cricket_proto::runtime::{ListContainersRequest, ListContainersResponse};
 
 use crate::call::Call;
+use crate::encoded::Encoded;
 use crate::error::Result;
 use crate::ids::SandboxId;
 use crate::runtime::Runtime;
 use crate::store::Container;
 
+/// runtime.v1: `ListContainersResponse.containers`, `Container.state`.
+const CONTAINERS: u32 = 1;
+const STATE: u32 = 6;
+
 /// The containers that match every part of the filter. Never leaves the process.
-pub fn list(rt: &Runtime, _: &Call, request: ListContainersRequest) -> Result<ListContainersResponse> {
+pub fn list(rt: &Runtime, _: &Call, request: ListContainersRequest) -> Result<Encoded<ListContainersResponse>> {
     let filter = request.filter.unwrap_or_default();
-    let matches = |container: &Container| {
-        selected(container, &filter.id, &filter.pod_sandbox_id, &filter.label_selector)
-            && filter.state.as_ref().is_none_or(|wanted| wanted.state == container.state().cri().into())
-    };
-    let containers = rt.containers.list().iter().filter(|c| matches(c)).map(|c| item(c)).collect();
-    Ok(ListContainersResponse { containers, ..Default::default() })
+    let mut answer = Encoded::default();
+    for container in rt.containers.list() {
+        let state = container.state().cri();
+        let wanted = filter.state.as_ref().is_none_or(|wanted| wanted.state == state.into());
+        if wanted && selected(&container, &filter.id, &filter.pod_sandbox_id, &filter.label_selector) {
+            answer.push(CONTAINERS, container.listed(), (STATE, state as i32))?;
+        }
+    }
+    Ok(answer)
 }
 
 /// Whether it has the id, is of the pod, both as far as they are given, and has all the labels.
@@ -32,20 +40,4 @@ pub(super) fn selected(container: &Container, id: &str, pod: &str, labels: &Hash
 /// The containers of a pod.
 pub fn of_sandbox(rt: &Runtime, sandbox: &SandboxId) -> Vec<Arc<Container>> {
     rt.containers.list().into_iter().filter(|c| c.sandbox_id == *sandbox).collect()
-}
-
-fn item(container: &Container) -> runtime::Container {
-    runtime::Container {
-        id: container.id.to_string(),
-        pod_sandbox_id: container.sandbox_id.to_string(),
-        metadata: container.config.metadata.clone(),
-        image: container.config.image.clone(),
-        image_ref: container.image_id.clone(),
-        image_id: container.image_id.clone(),
-        state: container.state().cri().into(),
-        created_at: container.created_at,
-        labels: container.config.labels.clone(),
-        annotations: container.config.annotations.clone(),
-        ..Default::default()
-    }
 }

@@ -28,7 +28,7 @@ use claim::Claim;
 use dispatch::Lanes;
 
 pub use answer::Outlet;
-pub use dispatch::Table;
+pub use dispatch::{encoded, Table};
 
 /// The kubelet refuses greater messages, and so does containerd.
 const MESSAGE_BYTES: i32 = 16 << 20;

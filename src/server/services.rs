@@ -2,7 +2,7 @@
 
 use cricket_proto::methods::{image_service, runtime_service};
 
-use super::{State, Table};
+use super::{encoded, State, Table};
 use crate::runtime::Runtime;
 use crate::{container, image, node, sandbox};
 
@@ -24,13 +24,13 @@ pub fn cri(table: Table<Runtime>) -> Table<Runtime> {
         .unary(&runtime_service::STOP_POD_SANDBOX, sandbox::stop)
         .unary(&runtime_service::REMOVE_POD_SANDBOX, sandbox::remove)
         .instant(&runtime_service::POD_SANDBOX_STATUS, sandbox::status)
-        .instant(&runtime_service::LIST_POD_SANDBOX, sandbox::list)
+        .instant(&encoded(&runtime_service::LIST_POD_SANDBOX), sandbox::list)
         .unary(&runtime_service::CREATE_CONTAINER, container::create)
         .unary(&runtime_service::START_CONTAINER, container::start)
         .unary(&runtime_service::STOP_CONTAINER, container::stop)
         .unary(&runtime_service::REMOVE_CONTAINER, container::remove)
         .unary(&runtime_service::UPDATE_CONTAINER_RESOURCES, container::update_resources)
-        .instant(&runtime_service::LIST_CONTAINERS, container::list)
+        .instant(&encoded(&runtime_service::LIST_CONTAINERS), container::list)
         .instant_unless(|q| q.verbose, &runtime_service::CONTAINER_STATUS, container::status)
         .unary(&runtime_service::EXEC_SYNC, container::exec_sync)
         .quick(&runtime_service::EXEC, container::exec)

@@ -10,6 +10,7 @@
 //! gets a guard, or is refused. Verbs never queue behind each other.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use cricket_proto::records;
@@ -17,6 +18,7 @@ use cricket_proto::runtime::{self, ContainerConfig, LinuxContainerResources};
 
 use crate::cgroup::Meter;
 use crate::containerd::Exit;
+use crate::encoded;
 use crate::error::{Error, Result};
 use crate::ids::{ContainerId, SandboxId};
 use crate::sync::{Condvar, Mutex};
@@ -63,6 +65,7 @@ pub struct Container {
     pub user: (i64, i64, Vec<i64>),
     /// Its counters, while it runs.
     pub meter: Meter,
+    listed: OnceLock<Box<[u8]>>,
     inner: Mutex<Inner>,
     changed: Condvar,
 }
@@ -80,6 +83,7 @@ impl Container {
             created_at: record.created_at,
             user: (record.uid, record.gid, record.supplemental_groups.clone()),
             meter: Meter::default(),
+            listed: OnceLock::new(),
             inner: Mutex::new(Inner {
                 state,
                 starting: false,
@@ -94,6 +98,24 @@ impl Container {
             }),
             changed: Condvar::new(),
         }
+    }
+
+    /// The element of ListContainers that tells of it, encoded, but for its state.
+    pub fn listed(&self) -> &[u8] {
+        self.listed.get_or_init(|| {
+            encoded::encode(&runtime::Container {
+                id: self.id.to_string(),
+                pod_sandbox_id: self.sandbox_id.to_string(),
+                metadata: self.config.metadata.clone(),
+                image: self.config.image.clone(),
+                image_ref: self.image_id.clone(),
+                image_id: self.image_id.clone(),
+                created_at: self.created_at,
+                labels: self.config.labels.clone(),
+                annotations: self.config.annotations.clone(),
+                ..Default::default()
+            })
+        })
     }
 
     /// What it does now.

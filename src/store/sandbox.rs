@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use cricket_proto::records;
-use cricket_proto::runtime::{NamespaceOption, PodSandboxConfig};
+use cricket_proto::runtime::{NamespaceOption, PodSandbox, PodSandboxConfig};
 use protobuf::MessageField;
 
 use crate::call::Call;
+use crate::encoded;
 use crate::error::{Error, Result};
 use crate::ids::SandboxId;
 use crate::layout::Layout;
@@ -41,6 +43,7 @@ pub struct Sandbox {
     pub ips: Vec<IpAddr>,
     /// It has a process: a record and a task in containerd, named like it.
     pub process: bool,
+    listed: OnceLock<Box<[u8]>>,
     inner: Mutex<Inner>,
     changed: Condvar,
 }
@@ -77,6 +80,7 @@ impl Sandbox {
             netns: Some(&record.netns_path).filter(|p| !p.is_empty()).map(PathBuf::from),
             ips: record.ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
             process: record.process,
+            listed: OnceLock::new(),
             inner: Mutex::new(Inner {
                 state,
                 pid: None,
@@ -87,6 +91,21 @@ impl Sandbox {
             }),
             changed: Condvar::new(),
         }
+    }
+
+    /// The element of ListPodSandbox that tells of it, encoded, but for its state.
+    pub fn listed(&self) -> &[u8] {
+        self.listed.get_or_init(|| {
+            encoded::encode(&PodSandbox {
+                id: self.id.to_string(),
+                metadata: self.config.metadata.clone(),
+                created_at: self.created_at,
+                labels: self.config.labels.clone(),
+                annotations: self.config.annotations.clone(),
+                runtime_handler: self.runtime_handler.clone(),
+                ..Default::default()
+            })
+        })
     }
 
     /// The record that brings it back after a restart.

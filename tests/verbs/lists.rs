@@ -13,7 +13,7 @@ use crate::world::{call, World};
 
 fn pods(world: &World, filter: PodSandboxFilter) -> Vec<String> {
     let request = ListPodSandboxRequest { filter: Some(filter).into(), ..Default::default() };
-    let items = sandbox::list(world, &call(), request).expect("a list").items;
+    let items = sandbox::list(world, &call(), request).and_then(|list| list.decode()).expect("a list").items;
     let mut names: Vec<String> = items.iter().map(|item| item.metadata.name.clone()).collect();
     names.sort();
     names
@@ -21,7 +21,7 @@ fn pods(world: &World, filter: PodSandboxFilter) -> Vec<String> {
 
 fn containers(world: &World, filter: ContainerFilter) -> Vec<String> {
     let request = ListContainersRequest { filter: Some(filter).into(), ..Default::default() };
-    let items = container::list(world, &call(), request).expect("a list").containers;
+    let items = container::list(world, &call(), request).and_then(|list| list.decode()).expect("a list").containers;
     let mut names: Vec<String> = items.iter().map(|item| item.metadata.name.clone()).collect();
     names.sort();
     names

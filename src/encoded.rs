@@ -1,0 +1,113 @@
+//! Answers put together from parts that were encoded once.
+//!
+//! The kubelet lists everything every second, and hardly anything of it ever changes.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use protobuf::{CodedOutputStream, Message};
+
+use crate::error::{Error, Result};
+
+/// An `R` as it goes over the wire.
+pub struct Encoded<R> {
+    bytes: Vec<u8>,
+    of: PhantomData<fn() -> R>,
+}
+
+/// A field that changes: its number, and the value of its enum.
+pub type Changing = (u32, i32);
+
+impl<R> Encoded<R> {
+    /// Adds an element to the repeated message `field`: `constant`, which is all of it that never changes, and the rest.
+    ///
+    /// # Errors
+    /// `Internal` if it cannot be written.
+    pub fn push(&mut self, field: u32, constant: &[u8], changing: Changing) -> Result<()> {
+        let mut rest = Vec::new();
+        // As every encoder of proto3 does: zero is what an absent field means.
+        if changing.1 != 0 {
+            write(&mut rest, |out| out.write_enum(changing.0, changing.1))?;
+        }
+        let length = u32::try_from(constant.len() + rest.len());
+        let length = length.map_err(|e| Error::caused(crate::error::Kind::Internal, "encode a list", e))?;
+        self.bytes.reserve(constant.len() + rest.len() + 2 * size_of::<u64>());
+        write(&mut self.bytes, |out| {
+            out.write_tag(field, protobuf::rt::WireType::LengthDelimited)?;
+            out.write_raw_varint32(length)?;
+            out.write_raw_bytes(constant)?;
+            out.write_raw_bytes(&rest)
+        })
+    }
+
+    /// What goes over the wire.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl<R: Message> Encoded<R> {
+    /// The message itself.
+    ///
+    /// # Errors
+    /// `Internal` if the bytes are none.
+    pub fn decode(&self) -> Result<R> {
+        R::parse_from_bytes(&self.bytes).map_err(broken)
+    }
+}
+
+impl<R> Default for Encoded<R> {
+    /// A message without any field.
+    fn default() -> Self {
+        Encoded { bytes: Vec::new(), of: PhantomData }
+    }
+}
+
+impl<R> fmt::Debug for Encoded<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} encoded bytes", self.bytes.len())
+    }
+}
+
+/// A message in its wire form; empty if it has none, which our own messages all have.
+pub fn encode(message: &impl Message) -> Box<[u8]> {
+    message.write_to_bytes().unwrap_or_default().into_boxed_slice()
+}
+
+fn write(bytes: &mut Vec<u8>, write: impl FnOnce(&mut CodedOutputStream<'_>) -> protobuf::Result<()>) -> Result<()> {
+    let mut out = CodedOutputStream::vec(bytes);
+    write(&mut out).and_then(|()| out.flush()).map_err(broken)
+}
+
+fn broken(e: protobuf::Error) -> Error {
+    Error::caused(crate::error::Kind::Internal, "encode a list", e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cricket_proto::runtime::{Container, ContainerState, ListContainersResponse};
+
+    #[test]
+    fn the_parts_are_the_message() {
+        let mut list = Encoded::<ListContainersResponse>::default();
+        assert_eq!(list.decode().expect("empty"), ListContainersResponse::default());
+        let mut expected = ListContainersResponse::default();
+        for (n, state) in [ContainerState::CONTAINER_CREATED, ContainerState::CONTAINER_UNKNOWN].into_iter().enumerate()
+        {
+            // Long enough for a length of two bytes.
+            let item = Container { id: "x".repeat(n * 200), image_ref: "i".into(), ..Default::default() };
+            list.push(1, &encode(&item), (6, state as i32)).expect("written");
+            expected.containers.push(Container { state: state.into(), ..item });
+        }
+        assert_eq!(list.decode().expect("whole"), expected);
+        assert_eq!(list.bytes().len() as u64, expected.compute_size(), "nothing twice");
+    }
+
+    #[test]
+    fn what_is_no_message_is_an_error() {
+        let mut list = Encoded::<ListContainersResponse>::default();
+        list.push(1, &[0xff], (6, 0)).expect("written");
+        assert!(list.decode().is_err());
+    }
+}
