@@ -197,6 +197,7 @@ fn limits() -> LinuxResources {
 
 fn annotations(input: &Input<'_>) -> HashMap<String, String> {
     let (pod, config) = (&input.config.metadata, input.config);
+    let scope = if input.handler.systemd_cgroup { cgroup::scope(&config.annotations, None) } else { Vec::new() };
     [
         (annotations::CONTAINER_TYPE, "sandbox"),
         (annotations::SANDBOX_ID, input.id.as_str()),
@@ -207,6 +208,7 @@ fn annotations(input: &Input<'_>) -> HashMap<String, String> {
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .chain(scope.into_iter().map(|(key, value)| (key.to_owned(), value)))
     .collect()
 }
 

@@ -4,6 +4,7 @@ mod rig;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use cricket::shim::wire::Message;
 use cricket::stdio::{reopen_log, Attachment, Heard};
@@ -51,6 +52,27 @@ fn a_life_and_its_events_in_order() {
         assert_eq!(rig.event(), format!("/tasks/{topic}"));
     }
     assert!(rig.states().is_empty());
+}
+
+#[test]
+fn told_to_end_it_does_so_with_the_last_process() {
+    let mut rig = Rig::new();
+    let (a, b) = (rig.bundle("a", "exec sleep 1000"), rig.bundle("b", "exec sleep 1000"));
+    let (mut shim, pid) = rig.start("a", &a);
+    assert_eq!(rig.start("b", &b).1, pid, "one shim for both");
+    for id in ["a", "b"] {
+        shim.call("Create", rig.create(id, NOWHERE)).expect("Create");
+        shim.call("Start", of(id)).expect("Start");
+    }
+    assert!(Command::new("kill").args(["-TERM", &pid.to_string()]).status().expect("kill").success());
+    shim.call("Kill", of("a").number(3, 9)).expect("it still serves");
+    assert_eq!(number(&shim.call("Wait", of("a")).expect("Wait"), 1), 137);
+    assert_eq!(number(&shim.call("State", of("b")).expect("State"), 4), 2, "b runs on");
+    shim.call("Kill", of("b").number(3, 9)).expect("Kill");
+    // As at a shutdown of the node: nobody deletes them.
+    let topics: Vec<String> = (0..6).map(|_| rig.event()).collect();
+    assert_eq!(topics.iter().filter(|topic| *topic == "/tasks/exit").count(), 2, "{topics:?}");
+    assert!(shim.is_closed(), "nothing lives");
 }
 
 #[test]

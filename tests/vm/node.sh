@@ -1,6 +1,8 @@
 # What a person does who installs cricket by docs/operations.md, for scenarios: sourced, inside the machine. `set -e` and
 # pipefail are on. What is said goes to the console.
 
+PATH=/vm/bin:$PATH
+
 # say TEXT...: progress.
 say() {
     echo "[$(cut -d' ' -f1 /proc/uptime) s] $*"
@@ -42,7 +44,6 @@ JSON
     install -m 0644 /vm/dist/cricket.service /etc/systemd/system/cricket.service
     systemctl enable --now containerd cricket
     cp /vm/dist/crictl.yaml /etc/crictl.yaml
-    PATH=/vm/bin:$PATH
     say "$(cricket --version), $(containerd --version | cut -d' ' -f1,3), Linux $(uname -r)"
 }
 
@@ -72,7 +73,7 @@ JSON
 }
 
 # run_pod NAME COMMAND: a pod with one container that runs a line of shell, as a kubelet would ask for it. Variables: LIMIT of
-# its memory in bytes, PID=0 for a PID namespace that is the pod's.
+# its memory in bytes, PID=0 for a PID namespace that is the pod's, GRACE for the seconds that the pod has to end.
 run_pod() {
     local dir=/var/tmp/pods/$1 logs=/var/log/pods/vm_$1_uid-$1
     local options="\"security_context\": {\"namespace_options\": {\"pid\": ${PID:-1}}}"
@@ -83,6 +84,7 @@ run_pod() {
 JSON
     cat >"$dir/container.json" <<JSON
 {"metadata": {"name": "main", "attempt": 0}, "image": {"image": "localhost/busybox:1"}, "log_path": "main_0.log",
+ "annotations": {"io.kubernetes.pod.terminationGracePeriod": "${GRACE:-5}"},
  "command": ["sh", "-c", "$2"], "linux": {"resources": {"memory_limit_in_bytes": ${LIMIT:-0}}, $options}}
 JSON
     crictl run --no-pull "$dir/container.json" "$dir/pod.json" >"$dir/id"

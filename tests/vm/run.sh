@@ -41,6 +41,7 @@ machine() {
     case $1 in
     small) memory=256 seconds=900 programs=crictl ;;
     reboot) boots=2 seconds=300 programs=crictl ;;
+    critest-*) memory=2048 seconds=2400 programs="conform critest crictl" ;;
     esac
 }
 
@@ -50,13 +51,14 @@ payload() {
     rm -rf "$tree"
     mkdir -p "$tree/out" "$tree/bin"
     cp "$here/begin.sh" "$tree/begin"
-    cp "$here/node.sh" "$tree/"
+    cp "$here/node.sh" "$here/critest.sh" "$here/expected.txt" "$tree/"
     cp "$here/scenarios/$1.sh" "$tree/scenario.sh"
     cp -r dist "$tree/dist"
     cp "$cricket" "$tree/cricket"
     for program in $programs; do
         cp "target/conformance/bin/$program" "$tree/bin/"
     done
+    case $programs in *critest*) cp -r target/conformance/images "$tree/" ;; esac
     mke2fs -q -t ext4 -d "$tree" "$work/payload.img" 1G >/dev/null
 }
 
@@ -97,6 +99,10 @@ scenario() {
         results "$1"
         [ ! -f "$out/$1/verdict" ] || break
     done
+    # systemd's last process says so if somebody holds up the end.
+    if grep -a 'Waiting for process' "$out/$1/console"; then
+        echo "failed: a shutdown was held up" >"$out/$1/verdict"
+    fi
     [ "$(cat "$out/$1/verdict" 2>/dev/null)" = passed ]
 }
 
