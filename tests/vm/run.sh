@@ -21,7 +21,13 @@ done
 for name in ${only//,/ }; do
     [ -f "$here/scenarios/$name.sh" ] || fail "no scenario $name; there are: $(cd "$here/scenarios" && ls | sed 's/\.sh//' | xargs)"
 done
+mkdir -p "$out"
+exec 9>"$out/lock"
+flock --nonblock 9 || fail "another run is in $out"
+rm -rf "$out"/work.*
 "$here/disk.sh"
+free=$(df --output=avail -m "$out" | tail -1)
+[ "$free" -ge 2000 ] || fail "$((free)) MB are free in $out, a machine takes 2000: make room"
 
 qemu=
 work=$(mktemp -d "$out/work.XXXXXX")
@@ -37,10 +43,10 @@ trap 'exit 130' INT TERM
 
 # What a scenario wants: megabytes of memory, seconds for each boot, boots, and what it needs besides the product.
 machine() {
-    memory=1024 seconds=180 boots=1 programs=
+    memory=1024 seconds=400 boots=1 programs=
     case $1 in
     small) memory=256 seconds=900 programs=crictl ;;
-    reboot) boots=2 seconds=300 programs=crictl ;;
+    reboot) boots=2 seconds=400 programs=crictl ;;
     critest-*) memory=2048 seconds=2400 programs="conform critest crictl" ;;
     esac
 }

@@ -5,7 +5,7 @@
 if [ "$1" = 1 ]; then
     install_node
     import_busybox
-    until_true 30 "cricket answers" crictl info
+    until_true 120 "cricket answers" crictl info
     # One that ends when it is told to and takes its time, one that does not, and one whose sandbox has a process that holds
     # its PID namespace.
     obedient="trap 'echo told to end; sleep 2; echo in its own time; exit 0' TERM; sleep 1000000 & wait"
@@ -26,7 +26,7 @@ for pod in obeys shares; do
     grep -q 'in its own time' "/var/log/pods/vm_${pod}_uid-$pod/main_0.log" || fail "$pod was not told to end, or cut short"
 done
 
-until_true 60 "cricket answers" crictl info
+until_true 120 "cricket answers" crictl info
 expect "the number of running containers" "$(running)" 0
 expect "the number of ready pods" "$(crictl pods --state ready --quiet | wc -l)" 0
 expect "the number of pods" "$(crictl pods --quiet | wc -l)" 3

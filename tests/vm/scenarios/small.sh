@@ -5,7 +5,7 @@ pods=40
 expect "the swap" "$(tail -n +2 /proc/swaps)" ""
 install_node
 import_busybox
-until_true 30 "cricket answers" crictl info
+until_true 120 "cricket answers" crictl info
 
 # available: megabytes.
 available() {
@@ -34,14 +34,14 @@ greedy=$(crictl ps --all --quiet --name main --pod "$(crictl pods --quiet --name
 ended() {
     [ "$(crictl inspect "$greedy" | sed -n 's/^ *"state": "\(.*\)",/\1/p')" = CONTAINER_EXITED ]
 }
-until_true 60 "the greedy container has ended" ended
+until_true 120 "the greedy container has ended" ended
 expect "its reason" "$(crictl inspect "$greedy" | sed -n 's/^ *"reason": "\(.*\)",/\1/p')" OOMKilled
 killed=$(journalctl --boot --dmesg --output cat --no-pager | grep -c 'Killed process' || true)
 expect "the number of processes killed for memory" "$killed" 1
 journalctl --boot --dmesg --output cat --no-pager | grep 'Killed process' | grep -q '(tail)' || fail "it was not tail"
 
 systemctl restart cricket
-until_true 60 "cricket is back" crictl info
+until_true 120 "cricket is back" crictl info
 expect "the number of running containers after a restart" "$(running)" $pods
 first=$(crictl ps --quiet --pod "$(crictl pods --quiet --name 'pod-1$')")
 expect "what a command says" "$(crictl exec --sync "$first" echo hello)" hello
