@@ -80,7 +80,7 @@ for unit in serial-getty@ttyS0.service getty@tty1.service docker-registry.servic
     ln -sf /dev/null "$units/$unit"
 done
 
-mke2fs -q -t ext4 -d "$tree" "$out/base.img.new" 4G 2>>"$out/debootstrap.log"
+mke2fs -q -t ext4 -d "$tree" "$out/base.img.new" 4G >>"$out/debootstrap.log" 2>&1
 mv "$out/vmlinuz.new" "$out/vmlinuz"
 mv "$out/initrd.new" "$out/initrd"
 mv "$out/base.img.new" "$out/base.img"
