@@ -5,9 +5,12 @@ mkdir -p /etc/cricket
 echo "cgroup_driver = \"$driver\"" >/etc/cricket/config.toml
 install_node
 
-printf 'version: 0.1\nlog: {level: warn, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: /var/tmp/registry}}\n' \
-    >/var/tmp/registry.yml
-printf 'http: {addr: "127.0.0.1:5000"}\n' >>/var/tmp/registry.yml
+cat >/var/tmp/registry.yml <<'YAML'
+version: 0.1
+log: {level: warn, accesslog: {disabled: true}}
+storage: {filesystem: {rootdirectory: /var/tmp/registry}}
+http: {addr: "127.0.0.1:5000"}
+YAML
 docker-registry serve /var/tmp/registry.yml >/vm/out/registry.log 2>&1 &
 until_true 30 "the registry listens" bash -c 'exec 3<>/dev/tcp/127.0.0.1/5000'
 conform push /vm/images 127.0.0.1:5000

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the disk that every machine starts from, target/vm/base.img, and its kernel and initrd: a Debian with systemd and
-# containerd, from the mirror of this machine's apt sources, or MIRROR. Kept while this script is the same. Nothing is mounted
-# here, and no loop device is used.
+# containerd, from the mirror of this machine's apt sources, or MIRROR. Kept while this script is the same. Nothing is
+# mounted here, and no loop device is used.
 set -eu -o pipefail
 cd "$(dirname "$0")/../.."
 out=$PWD/target/vm

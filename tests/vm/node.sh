@@ -72,8 +72,8 @@ JSON
     rm -r $dir
 }
 
-# run_pod NAME COMMAND: a pod with one container that runs a line of shell, as a kubelet would ask for it. Variables: LIMIT of
-# its memory in bytes, PID=0 for a PID namespace that is the pod's, GRACE for the seconds that the pod has to end.
+# run_pod NAME COMMAND: a pod with one container that runs a line of shell, as a kubelet would ask for it. Variables: LIMIT
+# of its memory in bytes, PID=0 for a PID namespace that is the pod's, GRACE for the seconds that the pod has to end.
 run_pod() {
     local dir=/var/tmp/pods/$1 logs=/var/log/pods/vm_$1_uid-$1
     local options="\"security_context\": {\"namespace_options\": {\"pid\": ${PID:-1}}}"

@@ -19,7 +19,8 @@ for tool in qemu-system-x86_64 debootstrap mke2fs e2fsck debugfs; do
 done
 [ "$(id -u)" = 0 ] || fail "debootstrap needs root: become root (sudo -s) and run it again"
 for name in ${only//,/ }; do
-    [ -f "$here/scenarios/$name.sh" ] || fail "no scenario $name; there are: $(cd "$here/scenarios" && ls | sed 's/\.sh//' | xargs)"
+    [ -f "$here/scenarios/$name.sh" ] ||
+        fail "no scenario $name; there are: $(cd "$here/scenarios" && echo *.sh | sed 's/\.sh//g')"
 done
 mkdir -p "$out"
 exec 9>"$out/lock"

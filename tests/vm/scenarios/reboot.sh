@@ -21,7 +21,8 @@ fi
 journalctl --boot -1 --no-pager --output cat --identifier systemd >/vm/out/shutdown
 grep -F 'timed out' /vm/out/shutdown || fail "the container that ignores its signal was not killed when its grace was over"
 expect "the number of units that did not stop in time" "$(grep -cF 'timed out' /vm/out/shutdown)" 1
-expect "what was killed" "$(sed -n 's/.*scope: Killing process [0-9]* (\(.*\)) with signal SIGKILL.*/\1/p' /vm/out/shutdown)" sleep
+killed=$(sed -n 's/.*scope: Killing process [0-9]* (\(.*\)) with signal SIGKILL.*/\1/p' /vm/out/shutdown)
+expect "what was killed" "$killed" sleep
 for pod in obeys shares; do
     grep -q 'in its own time' "/var/log/pods/vm_${pod}_uid-$pod/main_0.log" || fail "$pod was not told to end, or cut short"
 done
