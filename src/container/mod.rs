@@ -2,6 +2,7 @@
 
 mod attach;
 mod command;
+pub mod counters;
 mod create;
 mod exec;
 mod exec_sync;
@@ -24,11 +25,11 @@ pub use create::{create, runtime_options, METADATA_TYPE, OWN_SNAPSHOT};
 pub use exec::exec;
 pub use exec_sync::exec_sync;
 pub use exit::{reconcile, record_end, settle};
-pub use list::{list, of_sandbox};
+pub use list::{list, of_sandbox, stream, BATCH};
 pub use remove::{remove, remove_container};
 pub use reopen_log::reopen_log;
 pub use start::start;
-pub use stats::{list_stats, stats};
+pub use stats::{list_stats, of_all as stats_of, stats, stream_stats};
 pub use status::status;
 pub use stop::{kill_all, stop};
 pub use streams::{io_dir, reattach};

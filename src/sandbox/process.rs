@@ -18,7 +18,7 @@ use crate::oci::facts::Namespaces;
 use crate::oci::sandbox::{MOUNT_POINTS, PROGRAM};
 use crate::oci::{self, labels};
 use crate::runtime::Runtime;
-use crate::store::record::{self, Durability};
+use crate::sandbox::save::save;
 use crate::store::Sandbox;
 use crate::sys::namespace::{self, Namespace};
 
@@ -63,7 +63,7 @@ pub fn ended(rt: &Runtime, sandbox: &Sandbox) {
         return;
     }
     log::warn!("pod sandbox {} is not ready any more: its process has ended", sandbox.id);
-    let written = record::write(&rt.layout.sandbox_record(&sandbox.id), &sandbox.record(), Durability::Memory);
+    let written = save(rt, sandbox);
     if let Err(e) = written {
         log::warn!("pod sandbox {} lost its process, which a restart of cricket has to find out: {e}", sandbox.id);
     }
