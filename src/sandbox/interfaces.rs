@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use super::network::INTERFACE;
 use crate::error::{Context, Result};
 use crate::sys::namespace;
 
@@ -10,7 +11,7 @@ use crate::sys::namespace;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interfaces {
     pub all: Vec<Interface>,
-    /// The one that carries the default route.
+    /// The one that carries the default route; without such a route the one that CNI makes first.
     pub default: Option<String>,
 }
 
@@ -50,7 +51,8 @@ fn read() -> Result<Interfaces> {
     let all = parse(&file("dev")?);
     // A kernel without IPv6 has no such file.
     let routes = (file("route")?, file("ipv6_route").unwrap_or_default());
-    Ok(Interfaces { default: default_v4(&routes.0).or_else(|| default_v6(&routes.1)), all })
+    let first = || all.iter().find(|i| i.name == INTERFACE).map(|i| i.name.clone());
+    Ok(Interfaces { default: default_v4(&routes.0).or_else(|| default_v6(&routes.1)).or_else(first), all })
 }
 
 /// Two lines of heading, then `name: ` and eight numbers received, eight sent: bytes packets errs drop …

@@ -1,6 +1,7 @@
 //! Pod sandboxes: a verb a file. A sandbox is a set of pinned namespaces and a few files; only a pod that
 //! shares its PID namespace needs a process.
 
+mod events;
 mod files;
 mod interfaces;
 mod list;
@@ -19,6 +20,7 @@ mod sysctl;
 mod teardown;
 mod update;
 
+pub use events::events;
 pub use list::{list, stream};
 pub use port_forward::port_forward;
 pub use process::{

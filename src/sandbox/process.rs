@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use cricket_proto::records;
-use cricket_proto::runtime::{NamespaceMode, PodSandboxConfig};
+use cricket_proto::runtime::{ContainerEventType, NamespaceMode, PodSandboxConfig};
 
 use crate::call::Call;
 use crate::config::{Handler, SandboxProcess};
@@ -67,6 +67,7 @@ pub fn ended(rt: &Runtime, sandbox: &Sandbox) {
     if let Err(e) = written {
         log::warn!("pod sandbox {} lost its process, which a restart of cricket has to find out: {e}", sandbox.id);
     }
+    rt.tell(ContainerEventType::CONTAINER_STOPPED_EVENT, sandbox.id.as_str(), &sandbox.id);
 }
 
 /// Asks containerd whether the process of a ready sandbox lives, for events that nobody could hear.

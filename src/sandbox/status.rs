@@ -24,7 +24,8 @@ pub fn status(rt: &Runtime, _: &Call, request: PodSandboxStatusRequest) -> Resul
     Ok(PodSandboxStatusResponse { status: MessageField::some(describe(&sandbox)), info, ..Default::default() })
 }
 
-fn describe(sandbox: &Sandbox) -> PodSandboxStatus {
+/// Its status.
+pub(super) fn describe(sandbox: &Sandbox) -> PodSandboxStatus {
     let ready = sandbox.state() == SandboxState::Ready;
     // A sandbox that stopped has given its addresses back.
     let mut ips = sandbox.ips.iter().filter(|_| ready).map(ToString::to_string);

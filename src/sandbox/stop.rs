@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cricket_proto::runtime::{StopPodSandboxRequest, StopPodSandboxResponse};
+use cricket_proto::runtime::{ContainerEventType, StopPodSandboxRequest, StopPodSandboxResponse};
 
 use crate::call::Call;
 use crate::container;
@@ -45,6 +45,7 @@ pub fn stop_sandbox(rt: &Runtime, call: &Call, sandbox: &Sandbox, ending: &Endin
     if !ending.is_down() {
         teardown::teardown(rt, call, sandbox)?;
         ending.set_down();
+        rt.tell(ContainerEventType::CONTAINER_STOPPED_EVENT, sandbox.id.as_str(), &sandbox.id);
     }
     Ok(())
 }

@@ -29,6 +29,9 @@ pub fn cri(table: Table<Runtime>) -> Table<Runtime> {
             sandbox::stream(rt, request, &mut |part| out.send(part))
         })
         .unary(&runtime_service::UPDATE_POD_SANDBOX_RESOURCES, sandbox::update_resources)
+        .stream(&runtime_service::GET_CONTAINER_EVENTS, |rt, call, request, out| {
+            sandbox::events(rt, call, request, &mut |event| out.send(event))
+        })
         .unary(&runtime_service::POD_SANDBOX_STATS, sandbox::stats)
         .unary(&runtime_service::LIST_POD_SANDBOX_STATS, sandbox::list_stats)
         .stream(&runtime_service::STREAM_POD_SANDBOX_STATS, |rt, call, request, out| {
