@@ -1,5 +1,7 @@
 //! Stats are what the kernel counts: more work is more processor, more memory is more memory, a file is a file.
 
+use std::net::TcpListener;
+
 use cricket_proto::methods::runtime_service as rpc;
 use cricket_proto::runtime::{
     LinuxContainerResources, ListContainerStatsRequest, PodSandboxStats, PodSandboxStatsRequest,
@@ -107,15 +109,18 @@ fn counters_of_a_pod() {
     assert_eq!(linux.network.default_interface.name, "eth0");
     assert!(linux.network.interfaces.iter().all(|i| i.name != "lo"), "{before:?}");
 
-    // Half a mebibyte to the host, which has a port that nobody reads from: it is sent all the same.
-    let send = format!(
-        "for n in $(seq 64); do busybox dd if=/dev/zero bs=1024 count=8 2>/dev/null | busybox nc -u -w1 {} 9 & done; wait",
-        node.gateway
-    );
-    node.cri.sh(&id, &send);
+    // Half a mebibyte to the host, which reads it.
+    let listener = TcpListener::bind((node.gateway.as_str(), 0)).expect("the bridge's address");
+    let port = listener.local_addr().expect("bound").port();
+    let reader = std::thread::spawn(move || {
+        let (mut connection, _) = listener.accept().expect("the container connects");
+        std::io::copy(&mut connection, &mut std::io::sink()).expect("read")
+    });
+    node.cri.sh(&id, &format!("busybox dd if=/dev/zero bs=1024 count=512 | busybox nc {} {port}", node.gateway));
+    assert_eq!(reader.join().expect("no panic"), 512 << 10);
     let after = pod_stats(&node, &pod.id);
     let sent = |stats: &PodSandboxStats| stats.linux.network.default_interface.tx_bytes.value;
-    assert!(sent(&after) >= sent(&before) + (256 << 10), "{} then {}", sent(&before), sent(&after));
+    assert!(sent(&after) >= sent(&before) + (512 << 10), "{} then {}", sent(&before), sent(&after));
     assert!(after.linux.cpu.usage_core_nano_seconds.value > linux.cpu.usage_core_nano_seconds.value);
     pod.remove();
     remove_group(&parent);
