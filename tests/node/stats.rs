@@ -112,12 +112,15 @@ fn counters_of_a_pod() {
     // Half a mebibyte to the host, which reads it.
     let listener = TcpListener::bind((node.gateway.as_str(), 0)).expect("the bridge's address");
     let port = listener.local_addr().expect("bound").port();
-    let reader = std::thread::spawn(move || {
-        let (mut connection, _) = listener.accept().expect("the container connects");
-        std::io::copy(&mut connection, &mut std::io::sink()).expect("read")
+    let received = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let (mut connection, _) = listener.accept().expect("the container connects");
+            std::io::copy(&mut connection, &mut std::io::sink()).expect("read")
+        });
+        node.cri.sh(&id, &format!("busybox dd if=/dev/zero bs=1024 count=512 | busybox nc {} {port}", node.gateway));
+        reader.join().expect("no panic")
     });
-    node.cri.sh(&id, &format!("busybox dd if=/dev/zero bs=1024 count=512 | busybox nc {} {port}", node.gateway));
-    assert_eq!(reader.join().expect("no panic"), 512 << 10);
+    assert_eq!(received, 512 << 10);
     let after = pod_stats(&node, &pod.id);
     let sent = |stats: &PodSandboxStats| stats.linux.network.default_interface.tx_bytes.value;
     assert!(sent(&after) >= sent(&before) + (512 << 10), "{} then {}", sent(&before), sent(&after));
