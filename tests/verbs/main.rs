@@ -4,6 +4,7 @@
 //! afterwards works.
 
 mod bad_input;
+mod events;
 mod exec;
 mod exits;
 mod faults;
