@@ -3,6 +3,7 @@
 mod attach;
 mod command;
 mod create;
+mod declared;
 mod exec;
 mod exec_sync;
 mod exit;

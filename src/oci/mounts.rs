@@ -6,7 +6,7 @@ use cricket_proto::runtime::{ContainerConfig, IDMapping, Mount as CriMount, Moun
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Mount};
 
 use super::container::Input;
-use super::facts::{CgroupMode, HandlerFacts, MountSource, Propagation};
+use super::facts::{CgroupMode, HandlerFacts, MountSource, OwnVolume, Propagation};
 use crate::error::{Error, Kind, Result};
 
 /// What the kubelet looks for at the start of the message.
@@ -107,7 +107,8 @@ pub(super) fn of(input: &Input<'_>) -> Result<(Vec<Mount>, Option<&'static str>)
         root = root.max(propagation);
         added.push(of_request(mount, source, propagation)?);
     }
-    for mount in of_sandbox(input) {
+    let of_image = input.volumes.iter().map(of_volume);
+    for mount in of_image.chain(of_sandbox(input)) {
         if !added.iter().any(|m| m.destination() == mount.destination()) {
             added.push(mount);
         }
@@ -146,6 +147,11 @@ fn base(input: &Input<'_>) -> Vec<Mount> {
         mount
     };
     BASE.iter().map(make).collect()
+}
+
+/// Writable also where the root is not: that is what a volume is for.
+fn of_volume(volume: &OwnVolume) -> Mount {
+    bind(volume.destination.clone(), &volume.source, Propagation::Private, false)
 }
 
 /// What every container of the sandbox sees unless it mounts something else there.
