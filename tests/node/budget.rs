@@ -17,12 +17,12 @@ const MOST_BINARY: u64 = 7_000_000;
 const MOST_IDLE: u64 = 6 * MIB;
 const MOST_THREADS: usize = 12;
 
-/// Measured, plus a fifth. Busy is what it has after pods came: pages of the program, which the kernel can take back.
-const BINARY: u64 = MOST_BINARY;
-const IDLE: u64 = 4 * MIB + MIB / 2;
-const BUSY: u64 = 8 * MIB;
-const THREADS: usize = MOST_THREADS;
-const PER_POD: u64 = 100 * KIB;
+/// Memory of its own, measured, plus a fifth. How much of the program is resident beside it is chance: 2 to 5 MiB of pages
+/// that the kernel takes back when it needs them.
+const OWN: u64 = 700 * KIB;
+const OWN_PER_POD: u64 = 50 * KIB;
+/// The whole program, and what it needs for the pods here.
+const BUSY: u64 = 9 * MIB;
 
 /// Pods that do nothing, to measure the growth by.
 const PODS: usize = 10;
@@ -40,8 +40,8 @@ fn the_binary_is_static_and_small() {
     assert!(elf::is_static(&binary()), "it runs on any distribution");
     if is_release() {
         let size = fs::metadata(binary()).expect("it exists").len();
-        println!("binary: {size} bytes, budget {BINARY}, ceiling {MOST_BINARY}");
-        assert!(size <= BINARY.min(MOST_BINARY), "{size} bytes");
+        println!("binary: {size} bytes of {MOST_BINARY}");
+        assert!(size <= MOST_BINARY, "{size} bytes");
     }
 }
 
@@ -52,7 +52,13 @@ fn an_idle_daemon_and_an_idle_pod_cost_little() {
     let idle = Holdings::at_rest(node.daemon_pid());
     node.import_shell();
     let now = || Holdings::at_rest(node.daemon_pid());
-    println!("idle: {} KiB resident, {} threads {:?}", idle.rss_bytes / KIB, idle.threads.len(), idle.threads);
+    println!(
+        "idle: {} KiB resident, {} KiB of its own, {} threads {:?}",
+        idle.rss_bytes / KIB,
+        idle.anon_bytes / KIB,
+        idle.threads.len(),
+        idle.threads
+    );
 
     // What the first pod costs once is not the second one's.
     let first = Pod::run(&node, "first");
@@ -63,7 +69,7 @@ fn an_idle_daemon_and_an_idle_pod_cost_little() {
         pod.start(container("c", POLITE));
     }
     let after = now();
-    let growth = after.rss_bytes.saturating_sub(before.rss_bytes) / PODS as u64;
+    let growth = after.anon_bytes.saturating_sub(before.anon_bytes) / PODS as u64;
     println!(
         "a pod: {} KiB; with {PODS}: {} KiB resident, {} threads",
         growth / KIB,
@@ -72,11 +78,12 @@ fn an_idle_daemon_and_an_idle_pod_cost_little() {
     );
     assert_eq!(after.named(), idle.named(), "threads do not grow with pods");
     let most = idle.threads.len().max(after.threads.len());
-    assert!(most <= THREADS.min(MOST_THREADS), "{most} threads: {:?}", after.threads);
+    assert!(most <= MOST_THREADS, "{most} threads: {:?}", after.threads);
     if is_release() {
-        assert!(idle.rss_bytes <= IDLE.min(MOST_IDLE), "{} KiB idle", idle.rss_bytes / KIB);
+        assert!(idle.rss_bytes <= MOST_IDLE, "{} KiB idle", idle.rss_bytes / KIB);
+        assert!(idle.anon_bytes <= OWN, "{} KiB of its own", idle.anon_bytes / KIB);
         assert!(after.rss_bytes <= BUSY, "{} KiB with {PODS} pods", after.rss_bytes / KIB);
-        assert!(growth <= PER_POD, "{growth} bytes a pod");
+        assert!(growth <= OWN_PER_POD, "{growth} bytes a pod");
     }
     pods.into_iter().for_each(Pod::remove);
     first.remove();

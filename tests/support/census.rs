@@ -95,6 +95,8 @@ pub struct Holdings {
     pub files: Vec<String>,
     /// Resident memory.
     pub rss_bytes: u64,
+    /// What of it is the process's own: the rest are pages of its program, which the kernel takes back when it likes.
+    pub anon_bytes: u64,
 }
 
 impl Holdings {
@@ -122,12 +124,20 @@ impl Holdings {
         let files = names(Path::new(&proc("fd"))).into_iter();
         let files = files.filter_map(|fd| fs::read_link(proc(&format!("fd/{fd}"))).ok());
         let status = fs::read_to_string(proc("status")).expect("the process lives");
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        let rss: u64 = rss.trim().trim_end_matches(" kB").parse().expect("a number");
+        let bytes = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).expect(key);
+            1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+        };
         let mut threads: Vec<String> = threads.collect();
         let mut files: Vec<String> = files.map(|f| f.display().to_string()).collect();
         threads.sort();
         files.sort();
-        Holdings { program: comm(pid.to_string()), threads, files, rss_bytes: rss * 1024 }
+        Holdings {
+            program: comm(pid.to_string()),
+            threads,
+            files,
+            rss_bytes: bytes("VmRSS:"),
+            anon_bytes: bytes("RssAnon:"),
+        }
     }
 }
