@@ -109,22 +109,27 @@ pub(super) fn of(input: &Input<'_>) -> Result<(Vec<Mount>, Option<&'static str>)
     }
     let of_image = input.volumes.iter().map(of_volume);
     for mount in of_image.chain(of_sandbox(input)) {
-        if !added.iter().any(|m| m.destination() == mount.destination()) {
+        if !is_at(&added, mount.destination()) {
             added.push(mount);
         }
     }
     // Stable, so that of two mounts at one place the later one stays on top.
-    added.sort_by_key(|m| m.destination().components().count());
+    added.sort_by_cached_key(|m| m.destination().components().count());
 
     let dev = Path::new("/dev");
     let own_dev = added.iter().any(|m| m.destination() == dev);
     let mut all = base(input);
     all.retain(|b| {
         let hidden = own_dev && b.destination().starts_with(dev);
-        !hidden && !added.iter().any(|m| m.destination() == b.destination())
+        !hidden && !is_at(&added, b.destination())
     });
     all.append(&mut added);
     Ok((all, (root != Propagation::Private).then(|| option(root))))
+}
+
+/// Whether one of them is mounted there. All paths are clean, so that it is enough to compare bytes.
+fn is_at(mounts: &[Mount], place: &Path) -> bool {
+    mounts.iter().any(|mount| mount.destination().as_os_str() == place.as_os_str())
 }
 
 fn base(input: &Input<'_>) -> Vec<Mount> {
