@@ -16,9 +16,10 @@ use cricket_proto::runtime::{Int64Value, KeyValue, LinuxContainerResources, Moun
 use fixture::{source, Case};
 use protobuf::MessageField;
 
-/// As many batches are timed, and the median is shown: the machine does other things as well.
-const BATCHES: usize = 50;
-const ROUNDS: u32 = 400;
+/// As many batches are timed, each short enough for a scheduler to leave it in one piece, and the median is shown: the
+/// machine does other things as well.
+const BATCHES: usize = 1000;
+const ROUNDS: u32 = 20;
 
 fn main() {
     let mut privileged = typical();
