@@ -6,7 +6,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
 use cricket_proto::records;
-use cricket_proto::runtime::{ContainerConfig, CreateContainerRequest, CreateContainerResponse, NamespaceMode};
+use cricket_proto::runtime::{
+    ContainerConfig, ContainerEventType, CreateContainerRequest, CreateContainerResponse, NamespaceMode,
+};
 use oci_spec::runtime::Spec;
 use protobuf::{Message, MessageField};
 
@@ -95,6 +97,7 @@ pub fn create(rt: &Runtime, call: &Call, request: CreateContainerRequest) -> Res
     let images = volume::mount_images(rt, call, &sandbox, rt.config.snapshotter(plan.handler), &plan.config)?;
     let container = plan.act(rt, call, &images).with_context(|| format!("create container {name}"))?;
     let container = slot.fill(container);
+    rt.tell(ContainerEventType::CONTAINER_CREATED_EVENT, container.id.as_str(), &sandbox.id);
     drop(joined);
     Ok(CreateContainerResponse { container_id: container.id.to_string(), ..Default::default() })
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cricket_proto::runtime::{RemoveContainerRequest, RemoveContainerResponse};
+use cricket_proto::runtime::{ContainerEventType, RemoveContainerRequest, RemoveContainerResponse};
 
 use crate::call::Call;
 use crate::container::{stop, task};
@@ -29,6 +29,7 @@ pub fn remove_container(rt: &Runtime, call: &Call, container: &Container) -> Res
     let removing = container.begin_remove()?;
     erase(rt, call, container).with_context(|| format!("remove container {}", container.id))?;
     rt.containers.remove(container.id.as_str());
+    rt.tell(ContainerEventType::CONTAINER_DELETED_EVENT, container.id.as_str(), &container.sandbox_id);
     drop(removing);
     Ok(())
 }

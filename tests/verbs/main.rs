@@ -8,6 +8,7 @@ mod archive;
 
 mod bad_input;
 mod declared;
+mod events;
 mod exec;
 mod exits;
 mod faults;
