@@ -5,6 +5,7 @@ mod command;
 pub mod counters;
 mod create;
 mod deaf;
+mod declared;
 mod exec;
 mod exec_sync;
 mod exit;
