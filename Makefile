@@ -37,7 +37,7 @@ demo: ## a pod from nothing: a containerd and a cricket of its own, `cricket sel
 	tools/setup.sh node
 	tools/demo.sh
 
-bench: ## cricket beside containerd's own CRI plugin, a table in target/bench; as root; ONLY=pods,lists for a part
+bench: ## cricket beside containerd's own CRI plugin, a table in target/bench; as root; ONLY=pods,lists for a part, ONLY=spec for runtime specs
 	tools/setup.sh node
 	tools/bench.sh
 

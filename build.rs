@@ -1,5 +1,5 @@
 //! Writes down which source this binary is made of: the crate's version and, in a git checkout, the revision. Builds the
-//! shim, which the binary carries inside.
+//! shim, which the binary carries inside. Leaves the tables to unwind by out of both.
 
 use std::env;
 use std::fs;
@@ -10,6 +10,10 @@ use std::process::Command;
 /// The rooms that the shim is made of, and its program.
 const SHIM: [&str; 7] = ["shim", "src/shim", "src/stdio", "src/sys", "src/error.rs", "src/sync.rs", "Cargo.toml"];
 const PROGRAM: &str = "containerd-shim-cricket-v1";
+/// For the linker: see there.
+const NO_UNWIND_TABLES: &str = "vendor/no-unwind-tables.ld";
+/// With `unwind` in it, as the tests have it, the tables stay.
+const PANIC: &str = "CARGO_PROFILE_RELEASE_PANIC";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -22,6 +26,12 @@ fn main() {
     let version = env!("CARGO_PKG_VERSION");
     let revision = git(&["rev-parse", "--short=12", "HEAD"]).map_or(String::new(), |r| format!(" ({r})"));
     println!("cargo:rustc-env=CRICKET_VERSION={version}{revision}");
+    println!("cargo:rerun-if-changed={NO_UNWIND_TABLES}");
+    println!("cargo:rerun-if-env-changed={PANIC}");
+    let aborts = env::var(PANIC).map_or(true, |strategy| strategy == "abort");
+    if aborts && env::var("PROFILE").is_ok_and(|profile| profile == "release") {
+        println!("cargo:rustc-link-arg-bins={}", no_unwind_tables());
+    }
     println!("cargo:rerun-if-env-changed=CRICKET_SHIM");
     let shim = env::var_os("CRICKET_SHIM").map_or_else(shim, PathBuf::from);
     println!("cargo:rerun-if-changed={}", shim.display());
@@ -55,10 +65,17 @@ fn shim() -> PathBuf {
         cargo.env_remove(name);
     }
     // At a fixed address: nothing to relocate, so fewer pages that are each shim's own.
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", "-Crelocation-model=static");
+    let flags = ["-Crelocation-model=static".to_owned(), format!("-Clink-arg={}", no_unwind_tables())];
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     let status = cargo.status().expect("cargo runs");
     assert!(status.success(), "the shim cannot be built: {status}");
     dir.join(target).join("shim").join(PROGRAM)
+}
+
+/// What the linker is told.
+fn no_unwind_tables() -> String {
+    let here = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    format!("-Wl,-T,{here}/{NO_UNWIND_TABLES}")
 }
 
 /// What git says, or nothing: a source archive has no history, and a build machine may have no git.

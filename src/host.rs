@@ -9,6 +9,8 @@ pub mod mounts;
 pub mod profiles;
 pub mod selinux;
 pub mod shims;
+#[cfg(test)]
+mod testing;
 
 use std::fs;
 use std::path::Path;

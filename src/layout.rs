@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <root>/sandboxes/<id>/    record hostname hosts resolv.conf images/ durable
-//! <root>/containers/<id>/   status resources                         durable
+//! <root>/containers/<id>/   status resources volumes/                durable
 //! <root>/pause/<version>/   pause dev/ proc/                         the root of sandbox processes
 //! <root>/shim/<digest>/     containerd-shim-cricket-v1               as long as a container was made with it
 //! <state>/sandboxes/<id>/   ipc uts pid user shm/ images/            gone after a boot
@@ -122,6 +122,11 @@ impl Layout {
     /// The record of its limits, if they were updated.
     pub fn container_resources(&self, id: &ContainerId) -> PathBuf {
         self.container_root(id).join("resources")
+    }
+
+    /// What it has written to the volumes that its image declares: a directory for each.
+    pub fn container_volumes(&self, id: &ContainerId) -> PathBuf {
+        self.container_root(id).join("volumes")
     }
 
     /// Volatile files of a container: its FIFOs.

@@ -24,6 +24,7 @@ use crate::store::container::{reserved_name as container_name, Ended};
 use crate::store::record;
 use crate::store::sandbox::reserved_name as sandbox_name;
 use crate::store::{Container, ContainerState, Sandbox, SandboxState};
+use crate::sys::tree;
 
 /// How long one object may hold up the others.
 const UNDO_BUDGET: Duration = Duration::from_secs(10);
@@ -201,7 +202,7 @@ fn sweep(rt: &Runtime, call: &Call, records: &[Record]) -> Result<()> {
     for parent in rt.layout.containers() {
         for id in entries(&parent)?.iter().filter(|id| !whole.contains(id.as_str())) {
             log::info!("removing {}: its container has no record", parent.join(id).display());
-            if let Err(e) = fs::remove_dir_all(parent.join(id)) {
+            if let Err(e) = tree::remove(&parent.join(id)) {
                 log::warn!("remove {}: {e}", parent.join(id).display());
             }
         }

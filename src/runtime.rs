@@ -5,19 +5,23 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use cricket_proto::runtime::ContainerEventType;
 use serde_json::Value;
 
 use crate::call::Call;
+use crate::clock;
 use crate::cni::Cni;
 use crate::config::{CgroupDriver, Config, Handler, Shim, ShimScope, UnsetSeccomp};
 use crate::containerd::Containerd;
 use crate::error::{Error, Result};
 use crate::host::features::{self, Features};
 use crate::host::{self, Host};
+use crate::ids::SandboxId;
 use crate::layout::Layout;
 use crate::oci::facts::{CgroupMode, HandlerFacts};
 use crate::shipped::Shipped;
 use crate::stdio::Hub;
+use crate::store::events::{Event, Events};
 use crate::store::fs_usage::FsUsage;
 use crate::store::image::ImageStore;
 use crate::store::pulls::Pulls;
@@ -57,6 +61,8 @@ pub struct Runtime {
     pub containers: Store<Container>,
     /// Images.
     pub images: ImageStore,
+    /// Clients that are told what happens.
+    pub events: Events,
     /// Streaming sessions that wait for their client.
     pub sessions: Sessions,
     /// Pulls in progress.
@@ -111,6 +117,7 @@ impl Runtime {
             images: ImageStore::with_pins(&config.image.pinned),
             pulls: Arc::new(Pulls::new(config.image.max_downloads)),
             sessions: Sessions::default(),
+            events: Events::default(),
             fs_usage: FsUsage::default(),
             not_ready: Mutex::new(Some(format!("waiting for containerd at {}", config.containerd.address.display()))),
             became_ready: Condvar::new(),
@@ -119,6 +126,14 @@ impl Runtime {
             features: OnceLock::new(),
             remapping: Mutex::default(),
             config,
+        }
+    }
+
+    /// Tells those who listen that this happened to a container, or to the sandbox itself.
+    pub fn tell(&self, kind: ContainerEventType, id: &str, sandbox: &SandboxId) {
+        // A pod is there as long as anything happens in it.
+        if let Some(sandbox) = self.sandboxes.exact(sandbox.as_str()) {
+            self.events.tell(&Event { id: id.to_owned(), kind, at: clock::now(), sandbox });
         }
     }
 

@@ -1,5 +1,6 @@
-//! The counters of one container over time: a rate is the difference to when it was read before.
+//! The counters of one container or pod over time: a rate is the difference to when it was read before.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::groups::Groups;
@@ -44,12 +45,22 @@ impl Meter {
 
     /// Reads the counters at `now`, nanoseconds since the epoch. Blocks for as long as the kernel takes for a few files.
     pub fn read(&self, pid: u32, now: i64) -> Reading {
-        let mut groups = self.0.lock().groups.clone();
-        if groups.is_none() {
-            // It was started in an earlier life of the daemon.
-            self.attach(pid);
-            groups = self.0.lock().groups.clone();
-        }
+        // Without them it was started in an earlier life of the daemon.
+        self.read_or_find(|| Groups::of(pid), now)
+    }
+
+    /// The same of the control groups at `path` below every hierarchy.
+    pub fn read_at(&self, path: &Path, now: i64) -> Reading {
+        self.read_or_find(|| Groups::at(path), now)
+    }
+
+    fn read_or_find(&self, find: impl FnOnce() -> Option<Groups>, now: i64) -> Reading {
+        let known = self.0.lock().groups.clone();
+        let groups = known.or_else(|| {
+            let found = find().map(Arc::new);
+            self.0.lock().groups.clone_from(&found);
+            found
+        });
         let usage = groups.map(|groups| usage::read(&groups)).unwrap_or_default();
         let nano_cores = usage.cpu_nanoseconds.and_then(|cpu| self.0.lock().rate(now, cpu));
         Reading { usage, nano_cores }

@@ -15,6 +15,8 @@ pub struct Usage {
     pub cpu_nanoseconds: Option<u64>,
     pub memory: Option<Memory>,
     pub swap: Option<Swap>,
+    /// Processes and threads, those of the groups below included.
+    pub processes: Option<u64>,
     /// Pressure is counted in v2 only.
     pub cpu_pressure: Option<Pressure>,
     pub memory_pressure: Option<Pressure>,
@@ -61,10 +63,11 @@ pub struct Stall {
 /// Reads what there is. A group that is gone has nothing.
 pub fn read(groups: &Groups) -> Usage {
     match groups {
-        Groups::V1 { cpu, memory } => Usage {
+        Groups::V1 { cpu, memory, pids } => Usage {
             cpu_nanoseconds: cpu.as_deref().and_then(|dir| number(dir, "cpuacct.usage")),
             memory: memory.as_deref().and_then(memory_v1),
             swap: memory.as_deref().and_then(swap_v1),
+            processes: pids.as_deref().and_then(|dir| number(dir, "pids.current")),
             ..Usage::default()
         },
         Groups::V2(dir) => Usage {
@@ -73,6 +76,7 @@ pub fn read(groups: &Groups) -> Usage {
                 .map(|n| n.saturating_mul(1000)),
             memory: memory_v2(dir),
             swap: swap_v2(dir),
+            processes: number(dir, "pids.current"),
             cpu_pressure: pressure(dir, "cpu.pressure"),
             memory_pressure: pressure(dir, "memory.pressure"),
             io_pressure: pressure(dir, "io.pressure"),
@@ -182,6 +186,7 @@ mod tests {
     fn version_2() {
         let dir = Dir::new(&[
             ("cpu.stat", "usage_usec 1500\nuser_usec 1000\n"),
+            ("pids.current", "3\n"),
             ("memory.current", "1000\n"),
             ("memory.max", "4000\n"),
             ("memory.stat", "anon 300\nfile 700\ninactive_file 400\npgfault 7\npgmajfault 2\n"),
@@ -194,7 +199,7 @@ mod tests {
             ),
         ]);
         let usage = read(&Groups::V2(dir.0.clone()));
-        assert_eq!(usage.cpu_nanoseconds, Some(1_500_000));
+        assert_eq!((usage.cpu_nanoseconds, usage.processes), (Some(1_500_000), Some(3)));
         let memory = Memory {
             usage_bytes: 1000,
             working_set_bytes: 600,
@@ -215,7 +220,7 @@ mod tests {
     #[test]
     fn version_1() {
         let (cpu, memory) = (
-            Dir::new(&[("cpuacct.usage", "123456\n")]),
+            Dir::new(&[("cpuacct.usage", "123456\n"), ("pids.current", "2\n")]),
             Dir::new(&[
                 ("memory.usage_in_bytes", "1000\n"),
                 ("memory.limit_in_bytes", "2000\n"),
@@ -224,8 +229,9 @@ mod tests {
                 ("memory.stat", "rss 1\ninactive_file 1\ntotal_rss 300\ntotal_inactive_file 1500\ntotal_pgfault 9\n"),
             ]),
         );
-        let usage = read(&Groups::V1 { cpu: Some(cpu.0.clone()), memory: Some(memory.0.clone()) });
-        assert_eq!(usage.cpu_nanoseconds, Some(123_456));
+        let usage =
+            read(&Groups::V1 { cpu: Some(cpu.0.clone()), memory: Some(memory.0.clone()), pids: Some(cpu.0.clone()) });
+        assert_eq!((usage.cpu_nanoseconds, usage.processes), (Some(123_456), Some(2)));
         let seen = usage.memory.unwrap();
         assert_eq!((seen.usage_bytes, seen.working_set_bytes, seen.available_bytes), (1000, 0, Some(2000)));
         assert_eq!((seen.rss_bytes, seen.page_faults, seen.major_page_faults), (300, 9, 0));
@@ -239,7 +245,7 @@ mod tests {
         assert_eq!(read(&Groups::V2(v2.0.clone())).memory.unwrap().available_bytes, None);
         let huge = "9223372036854771712\n";
         let v1 = Dir::new(&[("memory.usage_in_bytes", "5\n"), ("memory.limit_in_bytes", huge), stat]);
-        let usage = read(&Groups::V1 { cpu: None, memory: Some(v1.0.clone()) });
+        let usage = read(&Groups::V1 { cpu: None, memory: Some(v1.0.clone()), pids: None });
         assert_eq!((usage.memory.unwrap().available_bytes, usage.swap, usage.cpu_nanoseconds), (None, None, None));
     }
 

@@ -38,12 +38,13 @@ pub(super) fn serve(config: &Config) -> Result<()> {
     let streaming = Streaming::start(runtime.clone())?;
     // Until containerd answers and everything is recovered, calls are answered `Unavailable`.
     let folder = Folder::start(runtime.clone())?;
-    let monitor = Monitor::start(runtime)?;
+    let monitor = Monitor::start(runtime.clone())?;
     tell_systemd("READY=1");
 
     let signal = stop.wait();
     tell_systemd("STOPPING=1");
     log::info!("signal {signal}: shutting down; containers keep running");
+    runtime.events.close();
     server.shutdown(config.shutdown_grace);
     streaming.stop(config.shutdown_grace);
     if let Some(folder) = folder {

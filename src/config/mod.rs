@@ -43,6 +43,8 @@ pub struct Config {
     pub cdi_dirs: Vec<PathBuf>,
     /// Devices belong to the user and group that the container runs as.
     pub device_ownership_from_security_context: bool,
+    /// What becomes of the volumes that images declare.
+    pub image_volumes: ImageVolumes,
     /// What filters the system calls of a container that names no profile.
     pub unset_seccomp_profile: UnsetSeccomp,
     /// Containers get SELinux labels where SELinux is on.
@@ -158,6 +160,25 @@ pub enum UnsetSeccomp {
     Unconfined,
     /// The filter of RuntimeDefault.
     RuntimeDefault,
+}
+
+/// What a container gets for a VOLUME of its image that nothing is mounted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageVolumes {
+    /// A directory of its own with the image's content.
+    Bind,
+    /// Nothing: what it writes there goes to its writable layer.
+    Ignore,
+}
+
+impl ImageVolumes {
+    /// The word in the configuration file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ImageVolumes::Bind => "bind",
+            ImageVolumes::Ignore => "ignore",
+        }
+    }
 }
 
 /// Whose shim looks after the containers of an OCI runtime like runc.
@@ -307,6 +328,7 @@ mod tests {
             log_level = "debug"
             cgroup_driver = "systemd"
             sandbox_process = "always"
+            image_volumes = "ignore"
             unset_seccomp_profile = "runtime/default"
             enable_selinux = true
             unprivileged_ports = false

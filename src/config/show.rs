@@ -41,6 +41,8 @@ pub(super) fn toml(config: &Config) -> String {
     page.key("cdi_dirs", list(config.cdi_dirs.iter().map(|dir| path(dir))));
     page.note("Devices of a container belong to its runAsUser and runAsGroup instead of the owners on the node.");
     page.key("device_ownership_from_security_context", config.device_ownership_from_security_context);
+    page.note("Volumes that images declare: bind (a directory of the container's own) or ignore (the writable layer).");
+    page.key("image_volumes", text(config.image_volumes.as_str()));
     page.note("What filters the system calls of a container that names no profile: unconfined or runtime/default.");
     page.key("unset_seccomp_profile", text(config.unset_seccomp_profile.as_str()));
     page.note("Whether containers get SELinux labels, where SELinux is on.");

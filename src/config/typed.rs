@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{
-    CgroupDriver, Cni, Config, Containerd, Handler, Image, SandboxProcess, Shim, ShimScope, Streaming, UnsetSeccomp,
-    RUNC,
+    CgroupDriver, Cni, Config, Containerd, Handler, Image, ImageVolumes, SandboxProcess, Shim, ShimScope, Streaming,
+    UnsetSeccomp, RUNC,
 };
 use crate::error::{Error, Result};
 
@@ -48,6 +48,7 @@ pub(super) struct Typed {
     sandbox_process: Option<String>,
     cdi_dirs: Option<Vec<PathBuf>>,
     device_ownership_from_security_context: bool,
+    image_volumes: Option<String>,
     unset_seccomp_profile: Option<String>,
     enable_selinux: Option<bool>,
     unprivileged_ports: Option<bool>,
@@ -157,6 +158,7 @@ impl Typed {
             sandbox_process: sandbox_process(self.sandbox_process.as_deref().unwrap_or("auto"))?,
             cdi_dirs: self.cdi_dirs.unwrap_or_else(|| vec!["/etc/cdi".into(), "/var/run/cdi".into()]),
             device_ownership_from_security_context: self.device_ownership_from_security_context,
+            image_volumes: image_volumes(self.image_volumes.as_deref().unwrap_or("bind"))?,
             unset_seccomp_profile: unset_seccomp(self.unset_seccomp_profile.as_deref().unwrap_or("unconfined"))?,
             enable_selinux: self.enable_selinux.unwrap_or(false),
             unprivileged_ports: self.unprivileged_ports.unwrap_or(true),
@@ -258,6 +260,13 @@ fn sandbox_process(word: &str) -> Result<SandboxProcess> {
         .ok_or_else(|| Error::invalid(format!("sandbox_process `{word}`: not one of `auto`, `always`")))
 }
 
+fn image_volumes(word: &str) -> Result<ImageVolumes> {
+    [ImageVolumes::Bind, ImageVolumes::Ignore]
+        .into_iter()
+        .find(|volumes| volumes.as_str() == word)
+        .ok_or_else(|| Error::invalid(format!("image_volumes `{word}`: not one of `bind`, `ignore`")))
+}
+
 fn unset_seccomp(word: &str) -> Result<UnsetSeccomp> {
     [UnsetSeccomp::Unconfined, UnsetSeccomp::RuntimeDefault].into_iter().find(|p| p.as_str() == word).ok_or_else(|| {
         Error::invalid(format!("unset_seccomp_profile `{word}`: not one of `unconfined`, `runtime/default`"))
@@ -318,6 +327,7 @@ mod tests {
         assert!(refused("sandbox_process = \"never\"").contains("`always`"));
         assert!(refused("[runtime.x]\nshim = \"go\"").contains("runtime.x.shim `go`: not one of `auto`, `cricket`"));
         assert!(refused("unset_seccomp_profile = \"none\"").contains("`runtime/default`"));
+        assert!(refused("image_volumes = \"mkdir\"").contains("`ignore`"));
         assert!(refused("shim_scope = \"qos\"").contains("`node`"));
         let flags = Overrides { log_level: Some("loud".into()), ..Overrides::default() };
         assert_eq!(Config::parse("", flags).map_err(|e| e.kind()), Err(Kind::InvalidArgument));

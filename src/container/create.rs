@@ -6,22 +6,24 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
 use cricket_proto::records;
-use cricket_proto::runtime::{ContainerConfig, CreateContainerRequest, CreateContainerResponse, NamespaceMode};
+use cricket_proto::runtime::{
+    ContainerConfig, ContainerEventType, CreateContainerRequest, CreateContainerResponse, NamespaceMode,
+};
 use oci_spec::runtime::Spec;
 use protobuf::{Message, MessageField};
 
 use crate::call::Call;
 use crate::clock;
 use crate::config::Handler;
-use crate::container::volume;
-use crate::containerd::{config_file, Any, Labels, Mount, Record, RuncOptions, SnapshotRef};
+use crate::container::{declared, volume};
+use crate::containerd::{config_file, Any, Labels, Record, RuncOptions, SnapshotRef};
 use crate::error::{Context, Error, Idempotent, Kind, Result};
 use crate::host;
 use crate::ids::ContainerId;
 use crate::image::{unpack, Images};
 use crate::oci;
 use crate::oci::accounts::Accounts;
-use crate::oci::facts::{DeviceFacts, HandlerFacts, Namespaces, Profiles};
+use crate::oci::facts::{DeviceFacts, HandlerFacts, Namespaces, OwnVolume, Profiles};
 use crate::oci::user::User;
 use crate::oci::users::Users;
 use crate::reference::{looks_like_id, Reference};
@@ -31,6 +33,7 @@ use crate::store::container::reserved_name;
 use crate::store::image::Image;
 use crate::store::{Container, ContainerState, Sandbox};
 use crate::sys::layer::Layer;
+use crate::sys::tree;
 
 /// The extension of containerd's record that holds ours.
 pub const METADATA_TYPE: &str = "cricket.v1.Container";
@@ -53,6 +56,8 @@ struct Plan<'a> {
     config: ContainerConfig,
     log_path: Option<PathBuf>,
     target_pid: Option<u32>,
+    /// Volumes of the image.
+    volumes: Vec<PathBuf>,
 }
 
 /// Makes a container: its snapshot, its OCI spec, its containerd record. No process yet. Blocks for containerd.
@@ -83,6 +88,7 @@ pub fn create(rt: &Runtime, call: &Call, request: CreateContainerRequest) -> Res
         image: &image,
         log_path: log_path(&sandbox.config.log_directory, &config.log_path)?,
         target_pid: target_pid(rt, &sandbox, &config)?,
+        volumes: declared::wanted(rt, &config, &image)?,
         config,
     };
     plan.check(rt)?;
@@ -91,6 +97,7 @@ pub fn create(rt: &Runtime, call: &Call, request: CreateContainerRequest) -> Res
     let images = volume::mount_images(rt, call, &sandbox, rt.config.snapshotter(plan.handler), &plan.config)?;
     let container = plan.act(rt, call, &images).with_context(|| format!("create container {name}"))?;
     let container = slot.fill(container);
+    rt.tell(ContainerEventType::CONTAINER_CREATED_EVENT, container.id.as_str(), &sandbox.id);
     drop(joined);
     Ok(CreateContainerResponse { container_id: container.id.to_string(), ..Default::default() })
 }
@@ -102,6 +109,8 @@ struct Found<'a> {
     profiles: &'a Profiles,
     /// Where the images of its mounts are.
     images: &'a [Option<PathBuf>],
+    /// The directories for volumes of its own image.
+    volumes: &'a [OwnVolume],
 }
 
 impl Plan<'_> {
@@ -124,7 +133,7 @@ impl Plan<'_> {
 
         let made = fs::DirBuilder::new().mode(0o711).recursive(true).create(&root);
         made.with_context(|| format!("make {}", root.display()))?;
-        undo.push("container directory", || fs::remove_dir_all(&root).or_gone());
+        undo.push("container directory", || tree::remove(&root).or_gone());
 
         unpack::ensure(&Images { containerd, store: &rt.images, snapshotter }, call, self.image)?;
         undo.push("snapshot", || containerd.remove_snapshot(&Call::undo(), &at).or_gone());
@@ -134,9 +143,15 @@ impl Plan<'_> {
             labels.insert(GID_MAPPING.into(), users.gids.label());
         }
         let mounts = containerd.prepare_snapshot(call, &at, &self.image.chain_id, &labels);
-        let user = self.user(&mounts.context("prepare snapshot")?, &root)?;
+        let mounts = mounts.context("prepare snapshot")?;
+        let layers: Vec<Layer<'_>> =
+            mounts.iter().map(|m| Layer { kind: &m.kind, source: &m.source, options: &m.options }).collect();
+        let user = self.user(&layers, &root)?;
+        let users = oci::users::of(&self.sandbox.config)?;
+        let into = declared::Place { root: &root, volumes: &rt.layout.container_volumes(&self.id), users };
+        let volumes = declared::make(call, &self.config, &self.volumes, &layers, &into)?;
 
-        let found = Found { user: &user, profiles: &profiles, images };
+        let found = Found { user: &user, profiles: &profiles, images, volumes: &volumes };
         let (record, container) = self.record(rt, snapshotter, &found)?;
         call.check()?;
         undo.push("containerd record", || containerd.delete_container(&Call::undo(), id).or_gone());
@@ -146,18 +161,16 @@ impl Plan<'_> {
     }
 
     /// Who the container runs as. The image is looked into unless the request leaves it no say.
-    fn user(&self, mounts: &[Mount], at: &Path) -> Result<User> {
+    fn user(&self, layers: &[Layer<'_>], at: &Path) -> Result<User> {
         let wanted = oci::user::wanted(&self.config, &self.image.config)?;
         if !wanted.depends_on_image() {
             return wanted.resolve(&Accounts::default());
         }
-        let layers: Vec<Layer<'_>> =
-            mounts.iter().map(|m| Layer { kind: &m.kind, source: &m.source, options: &m.options }).collect();
-        wanted.resolve(&host::accounts::read(&layers, at)?)
+        wanted.resolve(&host::accounts::read(layers, at)?)
     }
 
     fn spec(&self, rt: &Runtime, handler: &HandlerFacts, found: &Found<'_>) -> Result<Spec> {
-        let Found { user, profiles, images } = *found;
+        let Found { user, profiles, images, volumes } = *found;
         let request = self.request(rt, handler);
         let score = oci::resources::oom_score_adj(&self.config.linux.resources, &rt.host.facts)?;
         if let Some(wanted) = score.clamped_from {
@@ -172,6 +185,7 @@ impl Plan<'_> {
             let own_shm = self.sandbox.namespaces().ipc != NamespaceMode::NODE.into();
             host::selinux::label_volumes(&self.config.mounts, &mounts, &labels.mount)?;
             host::selinux::label_files(&files, own_shm, &labels.mount)?;
+            volumes.iter().try_for_each(|volume| host::selinux::relabel(&volume.source, &labels.mount))?;
         }
         oci::container::spec(&oci::container::Input {
             request,
@@ -182,6 +196,7 @@ impl Plan<'_> {
             files: &files,
             user,
             mounts: &mounts,
+            volumes,
             devices: &devices,
             edits: &edits,
             profiles,

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use cricket_proto::runtime::ContainerEventType;
+
 use crate::call::Call;
 use crate::cgroup;
 use crate::clock;
@@ -43,6 +45,7 @@ fn end_with(rt: &Runtime, settling: Settling<'_>, ended: Ended) {
     }
     record_end(rt, &container.id, &ended);
     settling.exited(ended);
+    rt.tell(ContainerEventType::CONTAINER_STOPPED_EVENT, container.id.as_str(), &container.sandbox_id);
 }
 
 /// Writes down how a container ended.

@@ -2,7 +2,10 @@
 
 mod attach;
 mod command;
+pub mod counters;
 mod create;
+mod deaf;
+mod declared;
 mod exec;
 mod exec_sync;
 mod exit;
@@ -24,12 +27,12 @@ pub use create::{create, runtime_options, METADATA_TYPE, OWN_SNAPSHOT};
 pub use exec::exec;
 pub use exec_sync::exec_sync;
 pub use exit::{reconcile, record_end, settle};
-pub use list::{list, of_sandbox};
+pub use list::{list, of_sandbox, stream, BATCH};
 pub use remove::{remove, remove_container};
 pub use reopen_log::reopen_log;
 pub use start::start;
-pub use stats::{list_stats, stats};
-pub use status::status;
+pub use stats::{list_stats, of_all as stats_of, stats, stream_stats};
+pub use status::{describe, status};
 pub use stop::{kill_all, stop};
 pub use streams::{io_dir, reattach};
 pub use task::destroy;

@@ -1,9 +1,8 @@
 //! RemoveContainer: ends it if it runs, then forgets it.
 
-use std::fs;
 use std::path::Path;
 
-use cricket_proto::runtime::{RemoveContainerRequest, RemoveContainerResponse};
+use cricket_proto::runtime::{ContainerEventType, RemoveContainerRequest, RemoveContainerResponse};
 
 use crate::call::Call;
 use crate::container::{stop, task};
@@ -11,6 +10,7 @@ use crate::containerd::SnapshotRef;
 use crate::error::{Context, Idempotent, Kind, Result};
 use crate::runtime::Runtime;
 use crate::store::Container;
+use crate::sys::tree;
 
 /// Removes a container, killing it first if it runs. Idempotent; a missing one is success. Its log stays: that is the
 /// kubelet's.
@@ -29,6 +29,7 @@ pub fn remove_container(rt: &Runtime, call: &Call, container: &Container) -> Res
     let removing = container.begin_remove()?;
     erase(rt, call, container).with_context(|| format!("remove container {}", container.id))?;
     rt.containers.remove(container.id.as_str());
+    rt.tell(ContainerEventType::CONTAINER_DELETED_EVENT, container.id.as_str(), &container.sandbox_id);
     drop(removing);
     Ok(())
 }
@@ -61,5 +62,5 @@ fn erase(rt: &Runtime, call: &Call, container: &Container) -> Result<()> {
 }
 
 fn remove_tree(path: &Path) -> Result<()> {
-    fs::remove_dir_all(path).or_gone().with_context(|| format!("remove {}", path.display()))
+    tree::remove(path).or_gone().with_context(|| format!("remove {}", path.display()))
 }

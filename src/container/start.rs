@@ -1,6 +1,6 @@
 //! StartContainer: a task of a created container.
 
-use cricket_proto::runtime::{StartContainerRequest, StartContainerResponse};
+use cricket_proto::runtime::{ContainerEventType, StartContainerRequest, StartContainerResponse};
 use serde_json::Value;
 
 use crate::call::Call;
@@ -35,7 +35,9 @@ pub fn start(rt: &Runtime, call: &Call, request: StartContainerRequest) -> Resul
             if let Err(e) = written {
                 log::warn!("container {} runs, but its start cannot be recorded: {e}", container.id);
             }
-            if let Some(early) = starting.running(pid, started_at) {
+            let early = starting.running(pid, started_at);
+            rt.tell(ContainerEventType::CONTAINER_STARTED_EVENT, container.id.as_str(), &container.sandbox_id);
+            if let Some(early) = early {
                 exit::settle(rt, early);
             }
             drop(joined);
@@ -50,6 +52,7 @@ pub fn start(rt: &Runtime, call: &Call, request: StartContainerRequest) -> Resul
             let ended = Ended::start_error(clock::now(), e.to_string());
             exit::record_end(rt, &container.id, &ended);
             starting.failed(ended);
+            rt.tell(ContainerEventType::CONTAINER_STOPPED_EVENT, container.id.as_str(), &container.sandbox_id);
             Err(e)
         }
     }

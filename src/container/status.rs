@@ -25,7 +25,8 @@ pub fn status(rt: &Runtime, call: &Call, request: ContainerStatusRequest) -> Res
     Ok(ContainerStatusResponse { status: MessageField::some(describe(rt, &container)), info, ..Default::default() })
 }
 
-fn describe(rt: &Runtime, container: &Container) -> ContainerStatus {
+/// Its status.
+pub fn describe(rt: &Runtime, container: &Container) -> ContainerStatus {
     let config = &container.config;
     let state = container.state();
     let record = state.record();

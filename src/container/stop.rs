@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use cricket_proto::runtime::{StopContainerRequest, StopContainerResponse};
 
 use crate::call::Call;
+use crate::container::deaf::is_deaf;
 use crate::container::exit::reconcile;
 use crate::container::list::of_sandbox;
 use crate::container::task::SIGKILL;
@@ -14,6 +15,8 @@ use crate::ids::SandboxId;
 use crate::runtime::Runtime;
 use crate::store::Container;
 
+/// When a stop signal that came too early is sent again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// After a SIGKILL, how long to wait for the exit event before asking containerd.
 const SUSPICION: Duration = Duration::from_secs(5);
 /// How long a killed container may take to end where the client set no deadline.
@@ -39,20 +42,33 @@ fn stop_container(rt: &Runtime, call: &Call, container: &Container, grace: Durat
         return Ok(());
     }
     if !grace.is_zero() {
+        let patience = call.at_most(grace);
         if container.begin_signal() {
-            let sent = send(rt, call, container, container.stop_signal);
+            let sent = ask(rt, call, container, &patience);
             if sent.is_err() {
                 container.signal_failed();
             }
             sent?;
         }
-        if container.wait_exited(call.at_most(grace).deadline()) {
+        if container.wait_exited(patience.deadline()) {
             return Ok(());
         }
-        call.check()?;
     }
+    call.check()?;
     kill(rt, call, container)?;
     await_death(rt, call, container)
+}
+
+/// Sends the stop signal, so that it is heard: a container that is stopped right after its start has no handler yet, and
+/// the kernel drops the signal. Blocks for [`AGAIN`] in that case, and for `patience` at most.
+fn ask(rt: &Runtime, call: &Call, container: &Container, patience: &Call) -> Result<()> {
+    let is_deaf = || container.must_be_running().is_ok_and(|pid| is_deaf(pid, container.stop_signal));
+    let was_deaf = is_deaf();
+    send(rt, call, container, container.stop_signal)?;
+    if was_deaf && !container.wait_exited(patience.at_most(AGAIN).deadline()) && !is_deaf() {
+        send(rt, call, container, container.stop_signal)?;
+    }
+    Ok(())
 }
 
 /// Kills every container of a pod and waits until all have ended; goes on after a failure and reports the first.

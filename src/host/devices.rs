@@ -100,8 +100,8 @@ fn facts(path: &Path, meta: &Metadata, access: &str) -> Option<DeviceFacts> {
 mod tests {
     use super::*;
     use crate::error::Kind;
+    use crate::host::testing::Dir;
     use std::os::unix::fs::symlink;
-    use std::path::PathBuf;
     use std::process::Command;
 
     fn asked(host: &Path, container: &str, permissions: &str) -> Device {
@@ -113,25 +113,9 @@ mod tests {
         }
     }
 
-    struct Dir(PathBuf);
-
-    impl Dir {
-        fn new(name: &str) -> Dir {
-            let dir = std::env::temp_dir().join(format!("cricket-devices-{name}-{}", std::process::id()));
-            fs::create_dir_all(&dir).expect("mkdir");
-            Dir(dir)
-        }
-    }
-
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).expect("our own directory");
-        }
-    }
-
     #[test]
     fn a_node_through_a_link() {
-        let dir = Dir::new("link");
+        let dir = Dir::new("devices-link");
         symlink("/dev/null", dir.0.join("nil")).expect("symlink");
         let found = resolve(&[asked(&dir.0.join("nil"), "/dev/mine", "r")], false).expect("there");
         let [null] = &found[..] else { panic!("{found:?}") };
@@ -146,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_directory_is_mapped_with_its_tree() {
-        let dir = Dir::new("tree");
+        let dir = Dir::new("devices-tree");
         fs::create_dir_all(dir.0.join("sub/pts")).expect("mkdir");
         for name in ["a", "sub/b", "sub/pts/0", "console"] {
             assert!(Command::new("mkfifo").arg(dir.0.join(name)).status().expect("mkfifo").success());
@@ -169,7 +153,7 @@ mod tests {
 
     #[test]
     fn what_is_no_device_is_refused() {
-        let dir = Dir::new("file");
+        let dir = Dir::new("devices-file");
         fs::write(dir.0.join("file"), "").expect("write");
         for path in [dir.0.join("file"), dir.0.join("absent")] {
             let refused = resolve(&[asked(&path, "/dev/x", "")], false).map_err(|e| e.kind());

@@ -104,28 +104,12 @@ fn label_one(path: &Path, label: &str) -> std::io::Result<()> {
 mod tests {
     use super::*;
     use crate::error::Kind;
+    use crate::host::testing::Dir;
     use std::os::unix::fs::symlink;
-    use std::path::PathBuf;
-
-    struct Dir(PathBuf);
-
-    impl Dir {
-        fn new(name: &str) -> Dir {
-            let dir = std::env::temp_dir().join(format!("cricket-selinux-{name}-{}", std::process::id()));
-            fs::create_dir_all(&dir).expect("mkdir");
-            Dir(dir)
-        }
-    }
-
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).expect("our own directory");
-        }
-    }
 
     #[test]
     fn the_nodes_policy() {
-        let dir = Dir::new("policy");
+        let dir = Dir::new("selinux-policy");
         let kind = |dir: &Dir| policy_below(&dir.0).map(drop).map_err(|e| e.kind());
         assert_eq!(kind(&dir), Err(Kind::FailedPrecondition));
         fs::write(dir.0.join("config"), "# SELINUXTYPE= x\nSELINUX=enforcing\nSELINUXTYPE=targeted\n").expect("write");
@@ -147,7 +131,7 @@ mod tests {
 
     #[test]
     fn everything_below_is_labelled_and_nothing_beside() {
-        let dir = Dir::new("relabel");
+        let dir = Dir::new("selinux-relabel");
         fs::create_dir_all(dir.0.join("volume/sub")).expect("mkdir");
         fs::write(dir.0.join("volume/sub/file"), "").expect("write");
         fs::write(dir.0.join("beside"), "").expect("write");

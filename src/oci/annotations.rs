@@ -59,7 +59,10 @@ pub(super) fn of(input: &Input<'_>) -> HashMap<String, String> {
 }
 
 /// The annotations whose names fit one of `patterns`.
-fn passed<'a>(all: &'a HashMap<String, String>, patterns: &'a [String]) -> impl Iterator<Item = (String, String)> + 'a {
+pub(super) fn passed<'a>(
+    all: &'a HashMap<String, String>,
+    patterns: &'a [String],
+) -> impl Iterator<Item = (String, String)> + 'a {
     let fits = |name: &str| patterns.iter().any(|pattern| glob::matches(pattern, name));
     // A spec cannot hold one without a name.
     all.iter()

@@ -49,6 +49,16 @@ pub(super) fn scope(asked: &HashMap<String, String>, sandbox_process: Option<&st
     told
 }
 
+/// Where the group `parent` is below every hierarchy: a slice lies in those that its name begins with. `None` without
+/// a group.
+pub fn directory(parent: &str) -> Option<PathBuf> {
+    let path = parent.trim_matches('/');
+    let name = path.rsplit('/').next().filter(|name| !name.is_empty())?;
+    let Some(stem) = name.strip_suffix(".slice") else { return Some(path.into()) };
+    let ends = stem.match_indices('-').map(|(at, _)| at).chain([stem.len()]).filter(|at| *at > 0);
+    Some(ends.map(|end| format!("{}.slice", &stem[..end])).collect())
+}
+
 /// Refuses a parent of the other driver: the container would land outside its pod's limits.
 pub(super) fn check(parent: &str, systemd: bool) -> Result<()> {
     if parent.split('/').any(|part| part == "..") || parent.contains([':', '\0']) {
@@ -71,6 +81,17 @@ pub(super) fn check(parent: &str, systemd: bool) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slices_lie_in_each_other() {
+        let of = |parent| directory(parent).map(|path| path.display().to_string());
+        assert_eq!(of("/kubepods/burstable/pod1").as_deref(), Some("kubepods/burstable/pod1"));
+        let nested = Some("kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice");
+        assert_eq!(of("kubepods-burstable-pod1_2.slice").as_deref(), nested);
+        assert_eq!(of("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice").as_deref(), nested);
+        assert_eq!(of("/system.slice/").as_deref(), Some("system.slice"));
+        assert_eq!((of(""), of("/")), (None, None));
+    }
     use crate::error::Kind;
 
     #[test]

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{Linux, LinuxResources, Root, Spec};
 
-use super::facts::{DeviceEdits, DeviceFacts, MountSource, Namespaces, Profiles, SandboxFiles};
+use super::facts::{DeviceEdits, DeviceFacts, MountSource, Namespaces, OwnVolume, Profiles, SandboxFiles};
 use super::user::User;
 use super::{
     annotations, cdi, cgroup, check, devices, mounts, namespaces, process, resources, security, users, Request,
@@ -32,6 +32,8 @@ pub struct Input<'a> {
     pub user: &'a User,
     /// The source of each of `config.mounts`, in the same order.
     pub mounts: &'a [MountSource],
+    /// The directories of its own for volumes of the image.
+    pub volumes: &'a [OwnVolume],
     /// The device nodes: the host's, if [`Request::wants_host_devices`], then those of `config.devices`.
     pub devices: &'a [DeviceFacts],
     /// What its CDI devices change.
@@ -108,6 +110,7 @@ pub(super) mod tests {
         pub handler: HandlerFacts,
         pub namespaces: Namespaces,
         pub mounts: Vec<MountSource>,
+        pub volumes: Vec<OwnVolume>,
         pub devices: Vec<DeviceFacts>,
         pub edits: DeviceEdits,
         pub profiles: Profiles,
@@ -142,6 +145,7 @@ pub(super) mod tests {
                     pid: None,
                 },
                 mounts: vec![],
+                volumes: vec![],
                 devices: vec![],
                 edits: DeviceEdits::default(),
                 profiles: Profiles::default(),
@@ -194,6 +198,7 @@ pub(super) mod tests {
                 },
                 user: &User::default(),
                 mounts: &self.mounts,
+                volumes: &self.volumes,
                 devices: &self.devices,
                 edits: &self.edits,
                 profiles: &self.profiles,

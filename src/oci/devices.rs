@@ -1,5 +1,8 @@
 //! Device nodes, and the device cgroup that forbids all others.
 
+use std::collections::hash_map::{Entry, HashMap};
+use std::ffi::OsStr;
+
 use cricket_proto::runtime::ContainerConfig;
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
@@ -29,13 +32,17 @@ pub(super) fn check(config: &ContainerConfig) -> Result<()> {
 /// The nodes to make and the rules of the device cgroup. Of two nodes at one path the later one counts: the host's come
 /// before those of the request. The runtime itself adds null, zero and the other harmless ones.
 pub(super) fn of(input: &Input<'_>) -> (Vec<LinuxDevice>, Vec<LinuxDeviceCgroup>) {
-    let mut devices: Vec<LinuxDevice> = Vec::new();
     let all = || input.devices.iter().chain(&input.edits.nodes);
+    let mut devices: Vec<LinuxDevice> = Vec::with_capacity(input.devices.len());
+    // A machine has hundreds of nodes.
+    let mut places: HashMap<&OsStr, usize> = HashMap::with_capacity(input.devices.len());
     for facts in all() {
-        let device = node(facts);
-        match devices.iter_mut().find(|d| d.path() == device.path()) {
-            Some(earlier) => *earlier = device,
-            None => devices.push(device),
+        match places.entry(facts.path.as_os_str()) {
+            Entry::Occupied(earlier) => devices[*earlier.get()] = node(facts),
+            Entry::Vacant(place) => {
+                place.insert(devices.len());
+                devices.push(node(facts));
+            }
         }
     }
     if input.request.wants_host_devices() {

@@ -45,7 +45,8 @@ pub fn set(all: &mut Vec<String>, entry: String) {
     if key.is_empty() {
         return;
     }
-    let at = all.iter().position(|e| key_of(e) == key);
+    // A pod of a large namespace has hundreds: no entry is searched for its `=`.
+    let at = all.iter().position(|e| e.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')));
     match (at, entry.contains('=')) {
         (Some(at), true) => all[at] = entry,
         (None, true) => all.push(entry),

@@ -154,6 +154,15 @@ pub struct MountSource {
     pub propagation: Propagation,
 }
 
+/// A directory of the container's own, for a volume that its image declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnVolume {
+    /// Where the container has it.
+    pub destination: PathBuf,
+    /// Where it is on the host.
+    pub source: PathBuf,
+}
+
 /// What the CDI devices of a container change, looked up on the host.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeviceEdits {

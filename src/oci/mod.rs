@@ -27,6 +27,7 @@ pub mod selinux;
 pub mod signal;
 pub mod user;
 pub mod users;
+pub mod volumes;
 
 use cricket_proto::runtime::{ContainerConfig, PodSandboxConfig};
 

@@ -6,7 +6,7 @@ use cricket_proto::runtime::{ContainerConfig, IDMapping, Mount as CriMount, Moun
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Mount};
 
 use super::container::Input;
-use super::facts::{CgroupMode, HandlerFacts, MountSource, Propagation};
+use super::facts::{CgroupMode, HandlerFacts, MountSource, OwnVolume, Propagation};
 use crate::error::{Error, Kind, Result};
 
 /// What the kubelet looks for at the start of the message.
@@ -107,23 +107,29 @@ pub(super) fn of(input: &Input<'_>) -> Result<(Vec<Mount>, Option<&'static str>)
         root = root.max(propagation);
         added.push(of_request(mount, source, propagation)?);
     }
-    for mount in of_sandbox(input) {
-        if !added.iter().any(|m| m.destination() == mount.destination()) {
+    let of_image = input.volumes.iter().map(of_volume);
+    for mount in of_image.chain(of_sandbox(input)) {
+        if !is_at(&added, mount.destination()) {
             added.push(mount);
         }
     }
     // Stable, so that of two mounts at one place the later one stays on top.
-    added.sort_by_key(|m| m.destination().components().count());
+    added.sort_by_cached_key(|m| m.destination().components().count());
 
     let dev = Path::new("/dev");
     let own_dev = added.iter().any(|m| m.destination() == dev);
     let mut all = base(input);
     all.retain(|b| {
         let hidden = own_dev && b.destination().starts_with(dev);
-        !hidden && !added.iter().any(|m| m.destination() == b.destination())
+        !hidden && !is_at(&added, b.destination())
     });
     all.append(&mut added);
     Ok((all, (root != Propagation::Private).then(|| option(root))))
+}
+
+/// Whether one of them is mounted there. All paths are clean, so that it is enough to compare bytes.
+fn is_at(mounts: &[Mount], place: &Path) -> bool {
+    mounts.iter().any(|mount| mount.destination().as_os_str() == place.as_os_str())
 }
 
 fn base(input: &Input<'_>) -> Vec<Mount> {
@@ -146,6 +152,11 @@ fn base(input: &Input<'_>) -> Vec<Mount> {
         mount
     };
     BASE.iter().map(make).collect()
+}
+
+/// Writable also where the root is not: that is what a volume is for.
+fn of_volume(volume: &OwnVolume) -> Mount {
+    bind(volume.destination.clone(), &volume.source, Propagation::Private, false)
 }
 
 /// What every container of the sandbox sees unless it mounts something else there.

@@ -195,21 +195,36 @@ fn limits() -> LinuxResources {
     limits
 }
 
+/// Those of the pod that the handler lets through, and over them ours. What the whole pod may use is said to runtimes that
+/// make a machine for it; its cgroup is the kubelet's.
 fn annotations(input: &Input<'_>) -> HashMap<String, String> {
     let (pod, config) = (&input.config.metadata, input.config);
-    let scope = if input.handler.systemd_cgroup { cgroup::scope(&config.annotations, None) } else { Vec::new() };
-    [
+    let mut all: HashMap<String, String> =
+        annotations::passed(&config.annotations, &input.handler.pod_annotations).collect();
+    let ours = [
         (annotations::CONTAINER_TYPE, "sandbox"),
         (annotations::SANDBOX_ID, input.id.as_str()),
         (annotations::SANDBOX_NAME, &pod.name),
         (annotations::SANDBOX_NAMESPACE, &pod.namespace),
         (annotations::SANDBOX_UID, &pod.uid),
         (LOG_DIRECTORY, &config.log_directory),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .chain(scope.into_iter().map(|(key, value)| (key.to_owned(), value)))
-    .collect()
+    ];
+    all.extend(ours.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    if let Some(whole) = config.linux.resources.as_ref() {
+        let limits = [
+            ("cpu-period", whole.cpu_period),
+            ("cpu-quota", whole.cpu_quota),
+            ("cpu-shares", whole.cpu_shares),
+            ("memory", whole.memory_limit_in_bytes),
+        ];
+        all.extend(limits.map(|(what, limit)| (format!("io.kubernetes.cri.sandbox-{what}"), limit.to_string())));
+    }
+    if input.handler.systemd_cgroup {
+        for (key, value) in cgroup::scope(&config.annotations, None) {
+            all.entry(key.to_owned()).or_insert(value);
+        }
+    }
+    all
 }
 
 #[cfg(test)]

@@ -35,13 +35,22 @@ pub struct Profile {
 /// What happens to some system calls.
 #[derive(Clone, Debug, PartialEq)]
 struct Rule {
-    names: Vec<String>,
+    names: Names,
     action: Action,
     errno: Option<u32>,
     /// All of them must match.
     args: Vec<Arg>,
     only: Condition,
     unless: Condition,
+}
+
+/// Names of system calls.
+#[derive(Clone, Debug, PartialEq)]
+enum Names {
+    /// Of a file.
+    Read(Vec<String>),
+    /// Of ours, with spaces between them: most rules are written down once, when they are in a filter.
+    Listed(&'static str),
 }
 
 /// A condition on container and machine; an empty part asks for nothing.
@@ -89,14 +98,15 @@ impl Profile {
         }
         errno_fits(self.default, self.default_errno)?;
         for rule in &self.rules {
-            let name = rule.names.first().map(String::as_str).unwrap_or_default();
-            if rule.names.is_empty() || rule.names.iter().any(String::is_empty) {
+            let names = rule.names.all();
+            let name = names.first().map(String::as_str).unwrap_or_default();
+            if names.is_empty() || names.iter().any(String::is_empty) {
                 return Err(Error::invalid("a rule names no system call"));
             }
             if rule.args.iter().any(|a| a.index() > 5) {
                 return Err(Error::invalid(format!("rule for {name}: a system call has the arguments 0 to 5")));
             }
-            if notifies(rule.action) && (self.listener_path.is_none() || rule.names.iter().any(|n| n == "write")) {
+            if notifies(rule.action) && (self.listener_path.is_none() || names.iter().any(|n| n == "write")) {
                 return Err(Error::invalid(format!(
                     "rule for {name}: SCMP_ACT_NOTIFY needs a listenerPath, and cannot be for write"
                 )));
@@ -116,10 +126,19 @@ fn errno_fits(action: Action, errno: Option<u32>) -> Result<()> {
     }
 }
 
+impl Names {
+    fn all(&self) -> Vec<String> {
+        match self {
+            Names::Read(names) => names.clone(),
+            Names::Listed(names) => names.split_ascii_whitespace().map(String::from).collect(),
+        }
+    }
+}
+
 impl Rule {
     fn syscall(&self) -> LinuxSyscall {
         let mut call = LinuxSyscall::default();
-        call.set_names(self.names.clone())
+        call.set_names(self.names.all())
             .set_action(self.action)
             .set_errno_ret(self.errno)
             .set_args((!self.args.is_empty()).then(|| self.args.clone()));
@@ -249,7 +268,7 @@ impl TypedRule {
         names.extend(self.name.filter(|n| !n.is_empty()));
         let args = self.args.unwrap_or_default();
         Ok(Rule {
-            names,
+            names: Names::Read(names),
             action: self.action,
             errno: self.errno_ret,
             args: args

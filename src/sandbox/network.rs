@@ -13,7 +13,7 @@ use crate::runtime::Runtime;
 use crate::sandbox::quantity;
 
 /// The interface that Kubernetes expects in a pod.
-const INTERFACE: &str = "eth0";
+pub(super) const INTERFACE: &str = "eth0";
 /// Bits at once where only a rate was asked for, as Kubernetes' own network plugin has it.
 const BURST: u64 = u32::MAX as u64;
 

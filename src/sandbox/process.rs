@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use cricket_proto::records;
-use cricket_proto::runtime::{NamespaceMode, PodSandboxConfig};
+use cricket_proto::runtime::{ContainerEventType, NamespaceMode, PodSandboxConfig};
 
 use crate::call::Call;
 use crate::config::{Handler, SandboxProcess};
@@ -18,7 +18,7 @@ use crate::oci::facts::Namespaces;
 use crate::oci::sandbox::{MOUNT_POINTS, PROGRAM};
 use crate::oci::{self, labels};
 use crate::runtime::Runtime;
-use crate::store::record::{self, Durability};
+use crate::sandbox::save::save;
 use crate::store::Sandbox;
 use crate::sys::namespace::{self, Namespace};
 
@@ -63,10 +63,11 @@ pub fn ended(rt: &Runtime, sandbox: &Sandbox) {
         return;
     }
     log::warn!("pod sandbox {} is not ready any more: its process has ended", sandbox.id);
-    let written = record::write(&rt.layout.sandbox_record(&sandbox.id), &sandbox.record(), Durability::Memory);
+    let written = save(rt, sandbox);
     if let Err(e) = written {
         log::warn!("pod sandbox {} lost its process, which a restart of cricket has to find out: {e}", sandbox.id);
     }
+    rt.tell(ContainerEventType::CONTAINER_STOPPED_EVENT, sandbox.id.as_str(), &sandbox.id);
 }
 
 /// Asks containerd whether the process of a ready sandbox lives, for events that nobody could hear.

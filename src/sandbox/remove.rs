@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use cricket_proto::runtime::{RemovePodSandboxRequest, RemovePodSandboxResponse};
+use cricket_proto::runtime::{ContainerEventType, RemovePodSandboxRequest, RemovePodSandboxResponse};
 
 use crate::call::Call;
 use crate::container;
@@ -27,6 +27,7 @@ fn remove_sandbox(rt: &Runtime, call: &Call, sandbox: &Sandbox) -> Result<()> {
     }
     let root = rt.layout.sandbox_root(&sandbox.id);
     fs::remove_dir_all(&root).or_gone().with_context(|| format!("remove {}", root.display()))?;
+    rt.tell(ContainerEventType::CONTAINER_DELETED_EVENT, sandbox.id.as_str(), &sandbox.id);
     rt.sandboxes.remove(sandbox.id.as_str());
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use cricket_proto::records;
 use cricket_proto::runtime::{
-    NamespaceMode, NamespaceOption, PodSandboxConfig, RunPodSandboxRequest, RunPodSandboxResponse,
+    ContainerEventType, NamespaceMode, NamespaceOption, PodSandboxConfig, RunPodSandboxRequest, RunPodSandboxResponse,
 };
 use protobuf::MessageField;
 
@@ -55,6 +55,8 @@ pub fn run(rt: &Runtime, call: &Call, request: RunPodSandboxRequest) -> Result<R
     match plan.act(rt, call) {
         Ok(sandbox) => {
             let sandbox = slot.fill(sandbox);
+            rt.tell(ContainerEventType::CONTAINER_CREATED_EVENT, sandbox.id.as_str(), &sandbox.id);
+            rt.tell(ContainerEventType::CONTAINER_STARTED_EVENT, sandbox.id.as_str(), &sandbox.id);
             if sandbox.process {
                 // Its end would have found no sandbox until now.
                 if let Err(e) = process::reconcile(rt, call, &sandbox) {

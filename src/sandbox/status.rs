@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use cricket_proto::runtime::{
-    LinuxPodSandboxStatus, Namespace, PodIP, PodSandboxNetworkStatus, PodSandboxState, PodSandboxStatus,
-    PodSandboxStatusRequest, PodSandboxStatusResponse,
+    LinuxContainerResources, LinuxPodSandboxStatus, Namespace, PodIP, PodSandboxNetworkStatus, PodSandboxState,
+    PodSandboxStatus, PodSandboxStatusRequest, PodSandboxStatusResponse,
 };
 use protobuf::MessageField;
-use serde_json::json;
+use serde_json::{json, Value};
 
 use crate::call::Call;
 use crate::error::Result;
@@ -24,7 +24,8 @@ pub fn status(rt: &Runtime, _: &Call, request: PodSandboxStatusRequest) -> Resul
     Ok(PodSandboxStatusResponse { status: MessageField::some(describe(&sandbox)), info, ..Default::default() })
 }
 
-fn describe(sandbox: &Sandbox) -> PodSandboxStatus {
+/// Its status.
+pub(super) fn describe(sandbox: &Sandbox) -> PodSandboxStatus {
     let ready = sandbox.state() == SandboxState::Ready;
     // A sandbox that stopped has given its addresses back.
     let mut ips = sandbox.ips.iter().filter(|_| ready).map(ToString::to_string);
@@ -60,6 +61,7 @@ pub fn cri_state(sandbox: &Sandbox) -> PodSandboxState {
 }
 
 fn info(rt: &Runtime, sandbox: &Sandbox) -> HashMap<String, String> {
+    let [overhead, resources] = sandbox.limits();
     let info = json!({
         "pid": sandbox.pid().unwrap_or(0),
         "netNamespace": sandbox.netns,
@@ -67,8 +69,23 @@ fn info(rt: &Runtime, sandbox: &Sandbox) -> HashMap<String, String> {
         "runtimeHandler": sandbox.runtime_handler,
         "cgroupParent": sandbox.config.linux.cgroup_parent,
         "logDirectory": sandbox.config.log_directory,
+        "overhead": limits(&overhead),
+        "resources": limits(&resources),
         "sysctls": sandbox.config.linux.sysctls,
         "record": rt.layout.sandbox_record(&sandbox.id),
     });
     HashMap::from([("info".to_owned(), info.to_string())])
+}
+
+/// What people look for first; all of it is in the kubelet's own status.
+fn limits(resources: &Option<LinuxContainerResources>) -> Option<Value> {
+    resources.as_ref().map(|r| {
+        json!({
+            "cpuPeriod": r.cpu_period,
+            "cpuQuota": r.cpu_quota,
+            "cpuShares": r.cpu_shares,
+            "memoryLimitInBytes": r.memory_limit_in_bytes,
+            "memorySwapLimitInBytes": r.memory_swap_limit_in_bytes,
+        })
+    })
 }

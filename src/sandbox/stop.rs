@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use cricket_proto::runtime::{StopPodSandboxRequest, StopPodSandboxResponse};
+use cricket_proto::runtime::{ContainerEventType, StopPodSandboxRequest, StopPodSandboxResponse};
 
 use crate::call::Call;
 use crate::container;
 use crate::error::{Context, Result};
 use crate::runtime::Runtime;
+use crate::sandbox::save::save;
 use crate::sandbox::teardown;
-use crate::store::record::{self, Durability};
 use crate::store::sandbox::Ending;
 use crate::store::Sandbox;
 
@@ -36,7 +36,7 @@ pub fn begin<'a>(call: &Call, sandbox: &'a Sandbox) -> Result<Ending<'a>> {
 pub fn stop_sandbox(rt: &Runtime, call: &Call, sandbox: &Sandbox, ending: &Ending<'_>) -> Result<()> {
     if ending.was_ready {
         // So that a daemon that is killed midway does not call it ready again.
-        let written = record::write(&rt.layout.sandbox_record(&sandbox.id), &sandbox.record(), Durability::Memory);
+        let written = save(rt, sandbox);
         if let Err(e) = written {
             log::warn!("pod sandbox {} stops, which a restart of cricket will not know: {e}", sandbox.id);
         }
@@ -45,6 +45,7 @@ pub fn stop_sandbox(rt: &Runtime, call: &Call, sandbox: &Sandbox, ending: &Endin
     if !ending.is_down() {
         teardown::teardown(rt, call, sandbox)?;
         ending.set_down();
+        rt.tell(ContainerEventType::CONTAINER_STOPPED_EVENT, sandbox.id.as_str(), &sandbox.id);
     }
     Ok(())
 }

@@ -25,12 +25,27 @@ pub fn cri(table: Table<Runtime>) -> Table<Runtime> {
         .unary(&runtime_service::REMOVE_POD_SANDBOX, sandbox::remove)
         .instant(&runtime_service::POD_SANDBOX_STATUS, sandbox::status)
         .instant(&encoded(&runtime_service::LIST_POD_SANDBOX), sandbox::list)
+        .stream(&encoded(&runtime_service::STREAM_POD_SANDBOXES), |rt, _, request, out| {
+            sandbox::stream(rt, request, &mut |part| out.send(part))
+        })
+        .unary(&runtime_service::UPDATE_POD_SANDBOX_RESOURCES, sandbox::update_resources)
+        .stream(&runtime_service::GET_CONTAINER_EVENTS, |rt, call, request, out| {
+            sandbox::events(rt, call, request, &mut |event| out.send(event))
+        })
+        .unary(&runtime_service::POD_SANDBOX_STATS, sandbox::stats)
+        .unary(&runtime_service::LIST_POD_SANDBOX_STATS, sandbox::list_stats)
+        .stream(&runtime_service::STREAM_POD_SANDBOX_STATS, |rt, call, request, out| {
+            sandbox::stream_stats(rt, call, request, &mut |part| out.send(part))
+        })
         .unary(&runtime_service::CREATE_CONTAINER, container::create)
         .unary(&runtime_service::START_CONTAINER, container::start)
         .unary(&runtime_service::STOP_CONTAINER, container::stop)
         .unary(&runtime_service::REMOVE_CONTAINER, container::remove)
         .unary(&runtime_service::UPDATE_CONTAINER_RESOURCES, container::update_resources)
         .instant(&encoded(&runtime_service::LIST_CONTAINERS), container::list)
+        .stream(&encoded(&runtime_service::STREAM_CONTAINERS), |rt, _, request, out| {
+            container::stream(rt, request, &mut |part| out.send(part))
+        })
         .instant_unless(|q| q.verbose, &runtime_service::CONTAINER_STATUS, container::status)
         .unary(&runtime_service::EXEC_SYNC, container::exec_sync)
         .quick(&runtime_service::EXEC, container::exec)
@@ -39,6 +54,9 @@ pub fn cri(table: Table<Runtime>) -> Table<Runtime> {
         .unary(&runtime_service::REOPEN_CONTAINER_LOG, container::reopen_log)
         .unary(&runtime_service::CONTAINER_STATS, container::stats)
         .unary(&runtime_service::LIST_CONTAINER_STATS, container::list_stats)
+        .stream(&runtime_service::STREAM_CONTAINER_STATS, |rt, call, request, out| {
+            container::stream_stats(rt, call, request, &mut |part| out.send(part))
+        })
         .instant(&image_service::LIST_IMAGES, image::list_images)
         .instant_unless(|q| q.verbose, &image_service::IMAGE_STATUS, image::image_status)
         .stream(&image_service::STREAM_IMAGES, |rt, _, request, out| {

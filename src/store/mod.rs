@@ -4,6 +4,7 @@
 
 pub mod container;
 mod container_state;
+pub mod events;
 pub mod fs_usage;
 pub mod image;
 pub mod index;

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use cricket_proto::records;
-use cricket_proto::runtime::{NamespaceOption, PodSandbox, PodSandboxConfig};
+use cricket_proto::runtime::{LinuxContainerResources, NamespaceOption, PodSandbox, PodSandboxConfig};
 use protobuf::MessageField;
 
 use crate::call::Call;
+use crate::cgroup::Meter;
 use crate::encoded;
 use crate::error::{Error, Result};
 use crate::ids::SandboxId;
@@ -43,6 +44,8 @@ pub struct Sandbox {
     pub ips: Vec<IpAddr>,
     /// It has a process: a record and a task in containerd, named like it.
     pub process: bool,
+    /// The counters of its control group.
+    pub meter: Meter,
     listed: OnceLock<Box<[u8]>>,
     inner: Mutex<Inner>,
     changed: Condvar,
@@ -58,6 +61,8 @@ struct Inner {
     joining: usize,
     /// What is being made for all its containers, by name.
     making: HashSet<String>,
+    /// What the pod as a whole may use since that was updated: overhead, resources.
+    limits: [Option<LinuxContainerResources>; 2],
     /// It is being stopped or removed.
     ending: bool,
     /// Everything it held on the machine was given back.
@@ -80,12 +85,14 @@ impl Sandbox {
             netns: Some(&record.netns_path).filter(|p| !p.is_empty()).map(PathBuf::from),
             ips: record.ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
             process: record.process,
+            meter: Meter::default(),
             listed: OnceLock::new(),
             inner: Mutex::new(Inner {
                 state,
                 pid: None,
                 joining: 0,
                 making: HashSet::new(),
+                limits: [record.overhead.clone().into_option(), record.resources.clone().into_option()],
                 ending: false,
                 down: false,
             }),
@@ -114,6 +121,7 @@ impl Sandbox {
             SandboxState::Ready => records::sandbox::Phase::READY,
             SandboxState::NotReady => records::sandbox::Phase::NOT_READY,
         };
+        let [overhead, resources] = self.inner.lock().limits.clone();
         records::Sandbox {
             id: self.id.to_string(),
             phase: phase.into(),
@@ -123,7 +131,26 @@ impl Sandbox {
             netns_path: self.netns.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned(),
             ips: self.ips.iter().map(IpAddr::to_string).collect(),
             process: self.process,
+            overhead: overhead.into(),
+            resources: resources.into(),
             ..Default::default()
+        }
+    }
+
+    /// What the pod as a whole may use: overhead and resources, as created or as last updated.
+    pub fn limits(&self) -> [Option<LinuxContainerResources>; 2] {
+        let linux = &self.config.linux;
+        let created = [&linux.overhead, &linux.resources].map(|r| r.clone().into_option());
+        let [overhead, resources] = self.inner.lock().limits.clone();
+        let [old_overhead, old_resources] = created;
+        [overhead.or(old_overhead), resources.or(old_resources)]
+    }
+
+    /// See [`Sandbox::limits`]; what is absent stays as it is.
+    pub fn set_limits(&self, limits: [Option<LinuxContainerResources>; 2]) {
+        let mut inner = self.inner.lock();
+        for (now, new) in inner.limits.iter_mut().zip(limits) {
+            *now = new.or(now.take());
         }
     }
 

@@ -2,6 +2,7 @@
 
 #[cfg(not(cricket_shim))]
 pub mod c_core;
+pub mod copy;
 pub mod descriptors;
 pub mod epoll;
 pub mod eventfd;
@@ -9,6 +10,7 @@ pub mod fifo;
 #[cfg(not(cricket_shim))]
 pub mod grpc_deadline;
 pub mod heap;
+pub mod inode;
 pub mod inotify;
 mod inside;
 pub mod layer;
@@ -30,6 +32,7 @@ pub mod socket;
 pub mod stack;
 pub mod terminal;
 pub mod thread;
+pub mod tree;
 pub mod userns;
 pub mod view;
 pub mod watch;

@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::check;
 use super::mount;
@@ -109,6 +109,22 @@ pub fn within<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Send) -> 
     })
 }
 
+/// As [`within`] in each of the namespaces at `paths`, all on one thread; the results are in the order of the paths.
+pub fn within_each<T: Send>(paths: &[PathBuf], work: impl Fn() -> Result<T> + Sync) -> Vec<Result<T>> {
+    let visit = |path: &PathBuf| {
+        let netns = std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
+        // SAFETY: as in `within`. Any other file than a network namespace is refused.
+        check(unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) })
+            .with_context(|| format!("enter the network namespace {}", path.display()))?;
+        work()
+    };
+    if paths.is_empty() {
+        return Vec::new();
+    }
+    on_thread("setns", || Ok(paths.iter().map(visit).collect()))
+        .unwrap_or_else(|e| paths.iter().map(|_| Err(Error::new(e.kind(), e.to_string()))).collect())
+}
+
 /// Runs `work` on a new named thread and waits for it.
 pub(super) fn on_thread<T: Send>(name: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
@@ -127,7 +143,6 @@ pub fn set_hostname(name: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
 
     fn scratch(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("cricket-ns-{}-{name}", std::process::id()));

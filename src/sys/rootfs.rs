@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::layer::{self, Layer};
 use super::{check, inside, mount, namespace};
@@ -69,6 +69,28 @@ impl Root {
             return Err(Error::invalid(format!("{path} in the image is larger than {max_bytes} bytes")));
         }
         Ok(Some(bytes))
+    }
+
+    /// A directory in it, open as a place (`O_PATH`), and where it really is, from the root on; `None` if nothing is at
+    /// `path`. Links are followed as [`Root::read`] follows them.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is no directory, or cannot be opened.
+    pub fn directory(&self, path: &Path) -> Result<Option<(File, PathBuf)>> {
+        let opened = match inside::open(self.0.as_fd(), path, libc::O_PATH | libc::O_DIRECTORY) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+            Err(e) => {
+                return Err(Error::invalid(format!("{} in the image is no directory to use: {e}", path.display())))
+            }
+            Ok(opened) => opened,
+        };
+        let place = |fd: libc::c_int| {
+            let name = format!("/proc/self/fd/{fd}");
+            std::fs::read_link(&name).with_context(|| format!("read {name}"))
+        };
+        let (root, found) = (place(self.0.as_raw_fd())?, place(opened.as_raw_fd())?);
+        let below = found.strip_prefix(&root).map_err(|_| Error::internal("a path led out of an image"))?;
+        Ok(Some((opened, Path::new("/").join(below))))
     }
 }
 

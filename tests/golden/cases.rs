@@ -1,6 +1,6 @@
 //! The cases, one per aspect of the spec.
 
-use cricket::oci::facts::{CgroupMode, DeviceFacts, DeviceKind, ImageFacts, Namespaces, Propagation};
+use cricket::oci::facts::{CgroupMode, DeviceFacts, DeviceKind, ImageFacts, Namespaces, OwnVolume, Propagation};
 use cricket_proto::runtime::MountPropagation::{PROPAGATION_BIDIRECTIONAL, PROPAGATION_HOST_TO_CONTAINER};
 use cricket_proto::runtime::{
     Device, HugepageLimit, IDMapping, ImageSpec, Int64Value, KeyValue, LinuxContainerResources, Mount, NamespaceMode,
@@ -35,6 +35,7 @@ pub const ALL: &[(&str, Build)] = &[
     ("user-groups", user_groups),
     ("empty-image", empty_image),
     ("image-volume", image_volume),
+    ("volumes-of-image", volumes_of_image),
     ("idmapped-mount", idmapped_mount),
     ("userns", userns),
     ("userns-pod-pid", userns_pod_pid),
@@ -247,6 +248,18 @@ fn empty_image() -> Case {
     case.config.image.clear();
     case.config.command = strings(&["/app"]);
     case.sandbox.linux.mut_or_insert_default().cgroup_parent.clear();
+    case
+}
+
+/// Directories of the container's own, writable in a root that is not; a mount of the request below one of them.
+fn volumes_of_image() -> Case {
+    let mut case = mounts();
+    case.security().readonly_rootfs = true;
+    let volume = |number: u32, path: &str| OwnVolume {
+        destination: path.into(),
+        source: format!("/var/lib/cricket/containers/c/volumes/{number}").into(),
+    };
+    case.volumes = vec![volume(0, "/var/lib/data"), volume(1, "/etc"), volume(2, "/var/run")];
     case
 }
 

@@ -9,10 +9,11 @@ use cricket::oci::base;
 use cricket::oci::capabilities::CapSet;
 use cricket::oci::container::{self, Input};
 use cricket::oci::facts::{
-    Arch, CgroupMode, DeviceEdits, DeviceFacts, HandlerFacts, HostFacts, ImageFacts, MountSource, Namespaces, Profiles,
-    SandboxFiles,
+    Arch, CgroupMode, DeviceEdits, DeviceFacts, HandlerFacts, HostFacts, ImageFacts, MountSource, Namespaces,
+    OwnVolume, Profiles, SandboxFiles,
 };
 use cricket::oci::user::{self, User};
+use cricket::oci::volumes;
 use cricket::oci::Request;
 use cricket_proto::runtime::{
     ContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, LinuxSandboxSecurityContext,
@@ -34,6 +35,7 @@ pub struct Case {
     pub hostname: String,
     pub files: SandboxFiles,
     pub mounts: Vec<MountSource>,
+    pub volumes: Vec<OwnVolume>,
     pub devices: Vec<DeviceFacts>,
     pub edits: DeviceEdits,
     pub accounts: Accounts,
@@ -88,6 +90,7 @@ impl Case {
                 shm: "/run/cricket/sandboxes/5/shm".into(),
             },
             mounts: vec![],
+            volumes: vec![],
             devices: vec![],
             edits: DeviceEdits::default(),
             accounts: Accounts::default(),
@@ -129,6 +132,14 @@ impl Case {
         self.mounts.push(source);
     }
 
+    /// With a directory for every volume of the image, as if each were what it is called.
+    pub fn with_volumes(mut self) -> Result<Case> {
+        let wanted = volumes::declared(&self.config, &self.image)?;
+        let of = |(number, path)| OwnVolume { destination: path, source: format!("/volumes/{number}").into() };
+        self.volumes = wanted.into_iter().enumerate().map(of).collect();
+        Ok(self)
+    }
+
     pub fn request(&self) -> Request<'_> {
         Request {
             sandbox: &self.sandbox,
@@ -160,6 +171,7 @@ impl Case {
             files: &self.files,
             user: &user,
             mounts: &self.mounts,
+            volumes: &self.volumes,
             devices: &self.devices,
             edits: &self.edits,
             profiles: &self.profiles,

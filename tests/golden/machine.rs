@@ -15,6 +15,7 @@ pub const ALL: &[(&str, Build)] = &[
     ("sys-mounted", sys_mounted),
     ("unlimited", unlimited),
     ("swap-off", swap_off),
+    ("pids-max", pids_max),
     ("no-controllers", no_controllers),
     ("directory-of-devices", directory_of_devices),
     ("host-ipc", host_ipc),
@@ -74,6 +75,13 @@ fn sys_mounted() -> Case {
 fn unlimited() -> Case {
     let mut case = Case::new();
     *case.resources() = LinuxContainerResources { cpu_quota: -1, memory_limit_in_bytes: -1, ..Default::default() };
+    case
+}
+
+/// Of processes, which the CRI has no field for but the raw one.
+fn pids_max() -> Case {
+    let mut case = Case::new();
+    case.resources().unified = [("pids.max".to_owned(), "512".to_owned())].into();
     case
 }
 

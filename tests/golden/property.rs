@@ -21,8 +21,8 @@ fn no_request_makes_the_builder_panic() {
     for seed in 1..=REQUESTS {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let case = request(&mut dice);
-        match case.try_spec() {
-            Ok(_) => {
+        match case.with_volumes().and_then(|case| case.try_spec().map(|_| case)) {
+            Ok(case) => {
                 rules::assert_loadable(&case.json());
                 built += 1;
             }
@@ -207,6 +207,9 @@ fn places(case: &mut Case, dice: &mut Dice) {
         };
         let propagation = dice.of(&[Propagation::Private, Propagation::Slave, Propagation::Shared]);
         case.mount(mount, MountSource { path: "/srv".into(), propagation });
+    }
+    if dice.one_in(3) {
+        case.image.volumes = (0..dice.roll() % 4).map(|_| dice.text()).collect();
     }
     if dice.one_in(12) {
         let device = Device {

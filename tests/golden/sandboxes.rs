@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cricket::oci::facts::Namespaces;
 use cricket::oci::sandbox;
-use cricket_proto::runtime::{Int64Value, NamespaceMode};
+use cricket_proto::runtime::{Int64Value, LinuxContainerResources, NamespaceMode};
 use oci_spec::runtime::Spec;
 
 use super::cases::user_namespace;
@@ -37,6 +37,21 @@ pub const ALL: &[(&str, Build)] = &[
         case.handler.systemd_cgroup = true;
         case.sandbox.linux.mut_or_insert_default().cgroup_parent = "/kubepods.slice/kubepods-pod6e7f.slice".into();
         case.sandbox.log_directory = "/var/log/pods/default_web-0_6e7f".into();
+        spec(&case)
+    }),
+    ("sandbox-process-annotations", || {
+        let mut case = shared();
+        case.handler.pod_annotations = vec!["io.katacontainers.*".into(), "io.kubernetes.cri.*".into()];
+        let pairs = [("io.katacontainers.config.x", "1"), ("io.kubernetes.cri.sandbox-id", "forged"), ("other", "2")];
+        case.sandbox.annotations = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let whole = LinuxContainerResources {
+            cpu_period: 100_000,
+            cpu_quota: 150_000,
+            cpu_shares: 1536,
+            memory_limit_in_bytes: 512 << 20,
+            ..Default::default()
+        };
+        case.sandbox.linux.mut_or_insert_default().resources = Some(whole).into();
         spec(&case)
     }),
     ("sandbox-process-userns", || {

@@ -4,6 +4,7 @@ use cricket::oci::accounts::Accounts;
 use cricket::oci::capabilities::CapSet;
 use cricket::oci::facts::{Arch, ImageFacts};
 use cricket::oci::seccomp::Profile;
+use cricket::oci::selinux::Labels;
 use cricket_proto::runtime::security_profile::ProfileType;
 use cricket_proto::runtime::{Int64Value, SecurityProfile, SupplementalGroupsPolicy};
 use protobuf::MessageField;
@@ -23,6 +24,10 @@ pub const ALL: &[(&str, Build)] = &[
     ("seccomp-unset-by-default", seccomp_unset_by_default),
     ("apparmor-default", apparmor_default),
     ("apparmor-localhost", apparmor_localhost),
+    ("apparmor-unconfined", apparmor_unconfined),
+    ("seccomp-unconfined", seccomp_unconfined),
+    ("selinux", selinux),
+    ("selinux-privileged", selinux_privileged),
     ("user-by-name", user_by_name),
     ("user-of-image", user_of_image),
     ("user-of-image-with-group", user_of_image_with_group),
@@ -127,6 +132,37 @@ fn apparmor_localhost() -> Case {
     case.host.apparmor = true;
     case.security().apparmor = field(ProfileType::Localhost, "k8s deny write");
     case.profiles.apparmor = Some("k8s deny write".into());
+    case
+}
+
+fn apparmor_unconfined() -> Case {
+    let mut case = Case::new();
+    case.host.apparmor = true;
+    case.security().apparmor = field(ProfileType::Unconfined, "");
+    case
+}
+
+/// What is said counts more than what is usual on the node.
+fn seccomp_unconfined() -> Case {
+    let mut case = seccomp_unset_by_default();
+    case.security().seccomp = field(ProfileType::Unconfined, "");
+    case
+}
+
+fn selinux() -> Case {
+    let mut case = Case::new();
+    case.profiles.selinux = Some(Labels {
+        process: Some("system_u:system_r:container_t:s0:c1,c2".into()),
+        mount: "system_u:object_r:container_file_t:s0:c1,c2".into(),
+    });
+    case
+}
+
+/// Its files have a label, its processes are not confined by one.
+fn selinux_privileged() -> Case {
+    let mut case = selinux();
+    case.privileged();
+    case.profiles.selinux.as_mut().expect("set above").process = None;
     case
 }
 

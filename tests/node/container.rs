@@ -157,11 +157,16 @@ fn resource_limits_are_in_the_cgroup() {
     let path = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it lives");
     assert!(path.contains(&format!(":{parent}/{id}\n")), "below the pod's parent: {path}");
     pod.remove();
-    // The parent is the kubelet's, which is the test here.
+    remove_group(&parent);
+}
+
+/// Removes the control group of a pod: it is the kubelet's, which is the test here.
+pub fn remove_group(parent: &str) {
+    let name = parent.trim_start_matches('/');
     for hierarchy in fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
-        fs::remove_dir(hierarchy.path().join(&parent[1..])).ok();
+        fs::remove_dir(hierarchy.path().join(name)).ok();
     }
-    fs::remove_dir(Path::new("/sys/fs/cgroup").join(&parent[1..])).ok();
+    fs::remove_dir(Path::new("/sys/fs/cgroup").join(name)).ok();
 }
 
 #[test]

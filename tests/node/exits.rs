@@ -73,6 +73,18 @@ fn a_program_that_does_not_exist_is_a_start_error() {
 }
 
 #[test]
+fn a_stop_right_after_the_start_is_heard() {
+    let node = Node::shared();
+    let pod = Pod::run(&node, "early");
+    let id = pod.start(container("slow", "sleep 0.5; trap 'exit 7' TERM; while :; do sleep 1000 & wait $!; done"));
+    let begun = Instant::now();
+    node.cri.stop(&id, 60).expect("StopContainer");
+    assert_eq!(node.cri.status(&id).exit_code, 7, "by its handler, which it had not yet");
+    assert!(begun.elapsed() < Duration::from_secs(60), "not by the end of the grace");
+    pod.remove();
+}
+
+#[test]
 fn a_stop_asks_first_and_kills_after_the_grace() {
     let node = Node::shared();
     let pod = Pod::run(&node, "stop");

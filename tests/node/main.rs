@@ -3,6 +3,8 @@
 //! The binary is the product of `make build`, or what CRICKET_BIN names. What is missing is an error that says how to
 //! get it.
 
+#[path = "../support/archive.rs"]
+mod archive;
 #[path = "../support/census.rs"]
 mod census;
 #[path = "../support/containerd.rs"]
@@ -23,6 +25,7 @@ mod shell;
 mod stream;
 
 mod budget;
+mod confined;
 mod container;
 mod exec;
 mod exits;

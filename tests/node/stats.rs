@@ -1,10 +1,16 @@
 //! Stats are what the kernel counts: more work is more processor, more memory is more memory, a file is a file.
 
+use std::net::TcpListener;
+
 use cricket_proto::methods::runtime_service as rpc;
-use cricket_proto::runtime::{LinuxContainerResources, ListContainerStatsRequest};
+use cricket_proto::runtime::{
+    LinuxContainerResources, ListContainerStatsRequest, PodSandboxStats, PodSandboxStatsRequest,
+    StreamContainersRequest,
+};
 use protobuf::MessageField;
 
-use crate::cri::{container, Pod, POLITE};
+use crate::container::remove_group;
+use crate::cri::{container, pod_config, Pod, POLITE};
 use crate::node::{until, Node};
 
 const LIMIT_BYTES: u64 = 64 << 20;
@@ -76,4 +82,64 @@ fn counters_after_a_restart_of_the_daemon() {
     let after = node.cri.stats(&id);
     assert!(after.cpu.usage_core_nano_seconds.value >= before, "{after:?}");
     assert!(after.memory.is_some() && after.writable_layer.is_some(), "{after:?}");
+}
+
+fn pod_stats(node: &Node, id: &str) -> PodSandboxStats {
+    let request = PodSandboxStatsRequest { pod_sandbox_id: id.into(), ..Default::default() };
+    node.cri.call(&rpc::POD_SANDBOX_STATS, &request).expect("PodSandboxStats").stats.unwrap_or_default()
+}
+
+#[test]
+fn counters_of_a_pod() {
+    let node = Node::shared();
+    let mut config = pod_config(&node, "pod-stats");
+    // As the kubelet does, which makes the pod's own control group.
+    let parent = format!("/cricket-stats-{}", std::process::id());
+    config.linux.mut_or_insert_default().cgroup_parent.clone_from(&parent);
+    let pod = Pod::run_as(&node, config);
+    let id = pod.start(container("main", POLITE));
+    pod.start(container("second", POLITE));
+    let before = pod_stats(&node, &pod.id);
+    let linux = &before.linux;
+    assert!(linux.process.process_count.value >= 2, "{before:?}");
+    assert!(linux.memory.usage_bytes.value > 0 && linux.cpu.usage_core_nano_seconds.value > 0, "{before:?}");
+    assert_eq!(linux.containers.len(), 2);
+    let parts: u64 = linux.containers.iter().map(|c| c.memory.usage_bytes.value).sum();
+    assert!(linux.memory.usage_bytes.value * 2 > parts, "the pod holds its containers: {before:?}");
+    assert_eq!(linux.network.default_interface.name, "eth0");
+    assert!(linux.network.interfaces.iter().all(|i| i.name != "lo"), "{before:?}");
+
+    // Half a mebibyte to the host, which reads it.
+    let listener = TcpListener::bind((node.gateway.as_str(), 0)).expect("the bridge's address");
+    let port = listener.local_addr().expect("bound").port();
+    let received = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let (mut connection, _) = listener.accept().expect("the container connects");
+            std::io::copy(&mut connection, &mut std::io::sink()).expect("read")
+        });
+        node.cri.sh(&id, &format!("busybox dd if=/dev/zero bs=1024 count=512 | busybox nc {} {port}", node.gateway));
+        reader.join().expect("no panic")
+    });
+    assert_eq!(received, 512 << 10);
+    let after = pod_stats(&node, &pod.id);
+    let sent = |stats: &PodSandboxStats| stats.linux.network.default_interface.tx_bytes.value;
+    assert!(sent(&after) >= sent(&before) + (512 << 10), "{} then {}", sent(&before), sent(&after));
+    assert!(after.linux.cpu.usage_core_nano_seconds.value > linux.cpu.usage_core_nano_seconds.value);
+    pod.remove();
+    remove_group(&parent);
+}
+
+#[test]
+fn lists_stream() {
+    let node = Node::shared();
+    let pod = Pod::run(&node, "streamed");
+    let id = pod.create(container("main", POLITE));
+    let mut request = StreamContainersRequest::default();
+    request.filter.mut_or_insert_default().id.clone_from(&id);
+    let parts = node.cri.stream(&rpc::STREAM_CONTAINERS, &request).expect("StreamContainers");
+    let ids: Vec<&str> = parts.iter().flat_map(|part| &part.containers).map(|c| c.id.as_str()).collect();
+    assert_eq!(ids, [id.as_str()]);
+    let parts = node.cri.stream(&rpc::STREAM_POD_SANDBOXES, &Default::default()).expect("StreamPodSandboxes");
+    assert!(parts.iter().flat_map(|part| &part.pod_sandboxes).any(|p| p.id == pod.id));
+    pod.remove();
 }

@@ -1,6 +1,7 @@
 //! Mounts of other kinds than a directory of the node, devices by their vendor's name, and limits that change.
 
 use std::fs;
+use std::os::unix::fs::{chown, symlink, PermissionsExt};
 use std::path::Path;
 
 use cricket_proto::methods::runtime_service as rpc;
@@ -9,9 +10,10 @@ use cricket_proto::runtime::{
 };
 use protobuf::MessageField;
 
+use crate::archive;
 use crate::census::Census;
 use crate::cri::{container, Pod, POLITE};
-use crate::node::{Node, Tuning, IMAGE};
+use crate::node::{Node, Tuning, BUSYBOX, IMAGE};
 
 fn image(path: &str, sub_path: &str) -> Mount {
     Mount {
@@ -48,6 +50,81 @@ fn an_image_is_a_volume_of_a_pod() {
     config.mounts = vec![image("/content", "no/such")];
     let e = node.cri.create(&pod.id, &pod.config, config).expect_err("no such directory");
     assert!(e.to_string().contains("ImageVolumeMountFailed: "), "{e}");
+    pod.remove();
+    let left = Census::take(&node).new_since(&empty);
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+/// An image of a database, as it were: its user, a directory of its own, and a helper that everybody may run as root.
+fn database(tree: &Path) {
+    for dir in ["bin", "etc", "data/deep", "proc", "sys", "dev", "var/run"] {
+        fs::create_dir_all(tree.join(dir)).expect("mkdir");
+    }
+    fs::copy(BUSYBOX, tree.join("bin/busybox")).expect("copy");
+    fs::copy(BUSYBOX, tree.join("data/helper")).expect("copy");
+    fs::write(tree.join("etc/passwd"), "root:x:0:0::/:/bin/sh\ndb:x:70:71::/data:/bin/sh\n").expect("write");
+    fs::write(tree.join("data/deep/table"), "of the image").expect("write");
+    fs::hard_link(tree.join("data/deep/table"), tree.join("data/again")).expect("link");
+    symlink("/data/deep/table", tree.join("data/link")).expect("symlink");
+    for (path, owner, mode) in
+        [("data", 70, 0o700), ("data/deep", 70, 0o2750), ("data/deep/table", 70, 0o640), ("data/helper", 0, 0o4755)]
+    {
+        chown(tree.join(path), Some(owner), Some(owner + 1)).expect("chown");
+        fs::set_permissions(tree.join(path), fs::Permissions::from_mode(mode)).expect("chmod");
+    }
+    cricket::sys::xattr::set(&tree.join("data/deep/table"), c"user.made", b"by us").expect("set an attribute");
+}
+
+#[test]
+fn what_an_image_declares_is_a_volume_of_the_containers_own() {
+    const DATABASE: &str = "localhost/cricket-test-database:1";
+    let node = Node::start();
+    let (tree, file) = (node.dir().join("database"), node.dir().join("database.tar"));
+    database(&tree);
+    let volumes = serde_json::json!({"/data": {}, "/var/run/new": {}, "/sys/fs/cgroup": {}});
+    let settings = serde_json::json!({"Entrypoint": [BUSYBOX, "sh", "-c"], "User": "db", "Volumes": volumes,
+        "Env": ["PATH=/bin"]});
+    archive::write(&file, DATABASE, &tree, settings);
+    node.import(&file, DATABASE);
+    let empty = Census::take(&node);
+    let pod = Pod::run(&node, "database");
+    let of_image = |name: &str| {
+        let mut config = container(name, POLITE);
+        config.image.mut_or_insert_default().image = DATABASE.into();
+        config.linux.mut_or_insert_default().security_context.mut_or_insert_default().readonly_rootfs = true;
+        config
+    };
+    let (one, two) = (pod.start(of_image("one")), pod.start(of_image("two")));
+    assert_eq!(node.cri.sh(&one, "id -u; cat /data/link"), "70\nof the image");
+    let shown = node.cri.sh(&one, "stat -c '%n %u:%g %a %h' /data /data/deep /data/again /data/helper /var/run/new");
+    let lines = [
+        "/data 70:71 700 3",
+        "/data/deep 70:71 2750 2",
+        "/data/again 70:71 640 2",
+        "/data/helper 0:1 4755 1",
+        "/var/run/new 0:0 755 2",
+    ];
+    assert_eq!(shown, lines.join("\n"));
+    node.cri.sh(&one, "echo mine > /data/deep/table && echo x > /data/new");
+    let refused = node.cri.sh(&one, "(echo x > /file) 2>&1 || true");
+    assert!(refused.contains("Read-only file system"), "{refused}");
+    assert_eq!(node.cri.sh(&two, "cat /data/again; [ -e /data/new ] || echo -none"), "of the image-none");
+    assert!(node.cri.sh(&two, "ls /sys/fs/cgroup | wc -l").parse::<u32>().expect("a number") > 0, "cgroups still");
+
+    let own = |id: &str| node.dir().join("lib/containers").join(id).join("volumes");
+    let table = own(&two).join("0/deep/table");
+    let value = cricket::sys::xattr::value(&table, c"user.made").expect("the attribute came along");
+    assert_eq!(value, b"by us");
+    let by_nobody = std::process::Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "ls"])
+        .arg(own(&one).join("0"))
+        .output()
+        .expect("run setpriv");
+    assert!(!by_nobody.status.success(), "a user of the node came to the image's set-user-id program");
+    node.cri.stop(&one, 0).expect("StopContainer");
+    assert_eq!(fs::read_to_string(own(&one).join("0/again")).expect("until it is removed"), "mine\n");
+    node.cri.remove(&one).expect("RemoveContainer");
+    assert!(!own(&one).exists() && table.exists());
     pod.remove();
     let left = Census::take(&node).new_since(&empty);
     assert!(left.is_empty(), "{left:#?}");

@@ -14,6 +14,8 @@ use cricket_proto::runtime::{
     ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, ExecSyncRequest, ExecSyncResponse, ImageSpec,
     NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatus,
 };
+use futures_executor::block_on;
+use futures_util::TryStreamExt;
 use protobuf::MessageField;
 
 use crate::node::{until, Node, BUSYBOX, IMAGE, PATIENCE};
@@ -34,6 +36,13 @@ impl Cri {
     /// A call of any kind.
     pub fn call<Q, R: Unpin>(&self, method: &grpcio::Method<Q, R>, request: &Q) -> Result<R> {
         self.0.unary(&Call::within(PATIENCE), method, request, &[])
+    }
+
+    /// All parts of a streamed answer.
+    pub fn stream<Q, R: Unpin>(&self, method: &grpcio::Method<Q, R>, request: &Q) -> Result<Vec<R>> {
+        let options = self.0.options(&Call::within(PATIENCE), &[])?;
+        let parts = self.0.rpc().server_streaming(method, request, options).map_err(|e| self.0.error(e))?;
+        block_on(parts.try_collect()).map_err(|e| self.0.error(e))
     }
 
     pub fn version(&self) -> Result<cri::VersionResponse> {

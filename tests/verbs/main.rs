@@ -3,7 +3,12 @@
 //! What must hold: whatever fails, the caller hears the right kind of it, nothing is left, and the same request
 //! afterwards works.
 
+#[path = "../support/archive.rs"]
+mod archive;
+
 mod bad_input;
+mod declared;
+mod events;
 mod exec;
 mod exits;
 mod faults;

@@ -5,7 +5,11 @@ use std::collections::HashMap;
 use cricket::container;
 use cricket::containerd::fake::Fault;
 use cricket::error::Kind;
-use cricket_proto::runtime::{ContainerStats, ContainerStatsFilter, ContainerStatsRequest, ListContainerStatsRequest};
+use cricket::sandbox;
+use cricket_proto::runtime::{
+    ContainerStats, ContainerStatsFilter, ContainerStatsRequest, ListContainerStatsRequest, ListPodSandboxStatsRequest,
+    PodSandboxStatsFilter, PodSandboxStatsRequest,
+};
 
 use crate::world::{call, World};
 
@@ -97,4 +101,88 @@ fn without_containerd_the_layer_is_absent_and_the_rest_is_there() {
     assert_eq!((stats.len(), stats[0].writable_layer.is_none()), (1, true));
     assert_eq!(stats[0].attributes.metadata.name, "a");
     assert!(list(&world, ContainerStatsFilter::default())[0].writable_layer.is_some(), "the next time");
+}
+
+#[test]
+fn pods_that_are_ready_with_their_containers() {
+    let world = World::new();
+    let (first, running) = world.running("a");
+    world.container(&first, "created");
+    let (second, _) = world.running("b");
+    let gone = world.pod("gone");
+    world.stop_pod(&gone).expect("stop");
+    let list = |filter: PodSandboxStatsFilter| {
+        let request = ListPodSandboxStatsRequest { filter: Some(filter).into(), ..Default::default() };
+        sandbox::list_stats(&world, &call(), request).expect("a list").stats
+    };
+    let all = PodSandboxStatsFilter::default;
+    let ids = |filter| {
+        let mut ids: Vec<String> = list(filter).iter().map(|s| s.attributes.id.clone()).collect();
+        ids.sort();
+        ids
+    };
+    let mut both = [first.clone(), second.clone()];
+    both.sort();
+    assert_eq!(ids(all()), both);
+    assert_eq!(ids(PodSandboxStatsFilter { id: first[..9].into(), ..all() }), [first.as_str()]);
+    let label_selector = HashMap::from([("pod".to_owned(), "b".to_owned())]);
+    assert_eq!(ids(PodSandboxStatsFilter { label_selector, ..all() }), [second]);
+
+    let stats = list(PodSandboxStatsFilter { id: first.clone(), ..all() }).remove(0);
+    let mut containers: Vec<&str> =
+        stats.linux.containers.iter().map(|c| c.attributes.metadata.name.as_str()).collect();
+    containers.sort_unstable();
+    assert_eq!(containers, ["a", "created"]);
+    assert!(stats.linux.containers.iter().any(|c| c.attributes.id == running));
+    // The scripted plugins make no interface.
+    assert!(stats.linux.network.interfaces.is_empty() && stats.linux.network.timestamp > 0, "{stats:?}");
+
+    let one = |id: &str| {
+        let request = PodSandboxStatsRequest { pod_sandbox_id: id.into(), ..Default::default() };
+        sandbox::stats(&world, &call(), request).map_err(|e| e.kind())
+    };
+    assert_eq!(one(&first).map(|s| s.stats.attributes.id.clone()), Ok(first));
+    assert_eq!(one(&gone).map(drop), Err(Kind::Unavailable));
+    assert_eq!(one("f00").map(drop), Err(Kind::NotFound));
+}
+
+#[test]
+fn streams_say_the_same_in_parts() {
+    let world = World::new();
+    let pod = world.pod("a");
+    for n in 0..150 {
+        world.container(&pod, &format!("c{n}"));
+    }
+    let mut sizes = Vec::new();
+    container::stream_stats(&world, &call(), Default::default(), &mut |part| {
+        sizes.push(part.container_stats.len());
+        Ok(())
+    })
+    .expect("streamed");
+    assert_eq!(sizes, [100, 50]);
+    let mut ids = Vec::new();
+    container::stream(&world, Default::default(), &mut |part| {
+        ids.extend(part.decode()?.containers.into_iter().map(|c| c.id));
+        Ok(())
+    })
+    .expect("streamed");
+    let list = container::list(&world, &call(), Default::default()).and_then(|list| list.decode()).expect("a list");
+    let mut listed: Vec<String> = list.containers.into_iter().map(|c| c.id).collect();
+    ids.sort();
+    listed.sort();
+    assert_eq!(ids, listed);
+    let mut pods = Vec::new();
+    sandbox::stream(&world, Default::default(), &mut |part| {
+        pods.extend(part.decode()?.pod_sandboxes.into_iter().map(|p| p.id));
+        Ok(())
+    })
+    .expect("streamed");
+    assert_eq!(pods, [pod]);
+    let mut stats = Vec::new();
+    sandbox::stream_stats(&world, &call(), Default::default(), &mut |part| {
+        stats.extend(part.pod_sandbox_stats.into_iter().map(|s| s.linux.containers.len()));
+        Ok(())
+    })
+    .expect("streamed");
+    assert_eq!(stats, [150]);
 }

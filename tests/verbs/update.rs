@@ -4,7 +4,11 @@ use cricket::container;
 use cricket::containerd::fake::Fault;
 use cricket::containerd::Containerd;
 use cricket::error::{Kind, Result};
-use cricket_proto::runtime::{LinuxContainerResources, UpdateContainerResourcesRequest};
+use cricket::sandbox;
+use cricket_proto::runtime::{
+    LinuxContainerResources, PodSandboxState, PodSandboxStatusRequest, UpdateContainerResourcesRequest,
+    UpdatePodSandboxResourcesRequest,
+};
 use serde_json::{json, Value};
 
 use crate::requests;
@@ -132,4 +136,32 @@ fn one_thing_at_a_time() {
     let removing = container.begin_remove().expect("free");
     assert_refused(update(&world, &id, limits()), Kind::FailedPrecondition, &["is being removed"]);
     drop(removing);
+}
+
+#[test]
+fn the_limits_of_a_pod_are_kept() {
+    let mut world = World::new();
+    let pod = world.pod("a");
+    let ask = |world: &World, id: &str, resources| {
+        let request = UpdatePodSandboxResourcesRequest {
+            pod_sandbox_id: id.into(),
+            resources: Some(resources).into(),
+            ..Default::default()
+        };
+        sandbox::update_resources(world, &call(), request).map(drop)
+    };
+    assert_refused(ask(&world, "f00", limits()), Kind::NotFound, &["f00"]);
+    ask(&world, &pod, limits()).expect("update");
+    ask(&world, &pod, LinuxContainerResources { cpu_shares: 300, ..limits() }).expect("update again");
+    world.restart();
+    let request = PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: true, ..Default::default() };
+    let info = sandbox::status(&world, &call(), request).expect("a status").info;
+    let info: Value = serde_json::from_str(&info["info"]).expect("JSON");
+    assert_eq!(info["resources"]["cpuShares"], json!(300));
+    assert_eq!(info["resources"]["memoryLimitInBytes"], json!(64 << 20));
+    assert_eq!(info["overhead"], Value::Null, "nobody said any");
+    world.stop_pod(&pod).expect("stop");
+    assert_refused(ask(&world, &pod, limits()), Kind::FailedPrecondition, &["not ready"]);
+    world.restart();
+    assert_eq!(world.pod_status(&pod).state, PodSandboxState::SANDBOX_NOTREADY.into(), "still stopped");
 }

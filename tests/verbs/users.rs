@@ -14,7 +14,8 @@ use crate::plugin::Mood;
 use crate::requests::{self, namespaces};
 use crate::world::{assert_refused, call, World};
 
-fn users() -> UserNamespace {
+/// 65536 of each kind.
+pub fn users() -> UserNamespace {
     let mapping = |host_id| vec![IDMapping { host_id, container_id: 0, length: 65536, ..Default::default() }];
     UserNamespace {
         mode: NamespaceMode::POD.into(),
@@ -24,7 +25,8 @@ fn users() -> UserNamespace {
     }
 }
 
-fn request(world: &World) -> RunPodSandboxRequest {
+/// RunPodSandbox with them.
+pub fn request(world: &World) -> RunPodSandboxRequest {
     let mut request = world.request("a");
     namespaces(&mut request).userns_options = Some(users()).into();
     request
@@ -36,7 +38,7 @@ echo '{"mountOptions": ["rro"], "linux": {"namespaces": ["user"], "mountExtensio
 "#;
 
 /// A node whose runtime can; whether its snapshotter can is containerd's to say.
-fn world(able: bool) -> World {
+pub fn world(able: bool) -> World {
     let binary = std::env::temp_dir().join(format!("cricket-able-runtime-{}", std::process::id()));
     if !binary.exists() {
         use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,6 @@
 //! Snapshots of the fake.
 
+use std::fs::File;
 use std::path::Path;
 
 use super::state::{check_labels, SnapshotKey, State};
@@ -7,6 +8,7 @@ use super::SNAPSHOTTERS;
 use crate::call::Call;
 use crate::containerd::{time, Labels, Mount, Snapshot, SnapshotKind, SnapshotRef};
 use crate::error::{Context, Error, Kind, Result};
+use crate::sys::copy::{Copier, Owners};
 
 impl State {
     pub(super) fn make_snapshot(
@@ -45,18 +47,21 @@ impl State {
         Ok(())
     }
 
-    /// As the native snapshotter gives them: one bind mount of a directory, made if the fake has a root.
+    /// As the native snapshotter gives them: one bind mount of a directory, a copy of its parent's. Made if the fake has
+    /// a root; what is not there is empty.
     pub(super) fn mounts(&self, root: &Path, at: &SnapshotRef<'_>) -> Result<Vec<Mount>> {
-        let access = match self.snapshot(at)?.kind {
+        let snapshot = self.snapshot(at)?;
+        let access = match snapshot.kind {
             SnapshotKind::Active => "rw",
             SnapshotKind::View => "ro",
             SnapshotKind::Committed => {
                 return Err(Error::precondition(format!("snapshot {:?} is committed and has no mounts", at.key)));
             }
         };
-        let directory = root.join(at.snapshotter).join(at.key);
-        if root.is_dir() {
-            std::fs::create_dir_all(&directory).context("make the snapshot's directory")?;
+        let all = root.join(at.snapshotter);
+        let directory = all.join(at.key);
+        if root.is_dir() && !directory.exists() {
+            copy(&all, &snapshot.parent, at.key).context("make the snapshot's directory")?;
         }
         Ok(vec![Mount {
             kind: "bind".to_owned(),
@@ -112,6 +117,18 @@ impl State {
         }
         self.snapshots.remove(&own(at));
         Ok(())
+    }
+}
+
+/// Makes the directory of the snapshot `key` with what is in that of its parent.
+fn copy(all: &Path, parent: &str, key: &str) -> Result<()> {
+    std::fs::create_dir_all(all)?;
+    match File::open(all.join(parent)) {
+        Ok(from) if !parent.is_empty() => {
+            let into = File::open(all)?;
+            Copier::new(&into, Owners::default(), &|| Ok(())).directory(&from, key)
+        }
+        _ => Ok(std::fs::create_dir(all.join(key))?),
     }
 }
 

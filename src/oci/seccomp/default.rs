@@ -7,7 +7,7 @@
 
 use oci_spec::runtime::{Capability, LinuxSeccompAction as Action, LinuxSeccompArg as Arg, LinuxSeccompOperator as Is};
 
-use super::{architectures, arg, Condition, Profile, Rule};
+use super::{architectures, arg, Condition, Names, Profile, Rule};
 use crate::error::Result;
 use crate::oci::facts::Arch;
 
@@ -151,9 +151,9 @@ pub fn default_profile(arch: Arch) -> Result<Profile> {
 }
 
 /// A rule that lets the calls of a list through, whatever the rest says.
-fn allow(names: &str) -> Rule {
+fn allow(names: &'static str) -> Rule {
     Rule {
-        names: names.split_whitespace().map(String::from).collect(),
+        names: Names::Listed(names),
         action: Action::ScmpActAllow,
         errno: None,
         args: Vec::<Arg>::new(),

@@ -10,9 +10,9 @@ pub struct Settling<'a> {
     pub(super) exit: Exit,
 }
 
-impl Settling<'_> {
+impl<'a> Settling<'a> {
     /// Whose exit.
-    pub fn container(&self) -> &Container {
+    pub fn container(&self) -> &'a Container {
         self.container
     }
 

@@ -1,0 +1,46 @@
+//! What the standard library cannot do to an inode: special files, the times of a link, and where a file has data.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::{c_path, check};
+
+/// Makes a FIFO, a socket or a device; `mode` is its kind and its permissions, which the umask narrows.
+pub fn make_special(path: &Path, mode: u32, device: u64) -> io::Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: the path is NUL-terminated.
+    check(unsafe { libc::mknod(path.as_ptr(), mode, device) }).map(drop)
+}
+
+/// Gives `path`, a symbolic link itself, the times of access and change that `facts` has.
+pub fn set_times(path: &Path, facts: &Metadata) -> io::Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: timespec is plain data for which all zeroes is a value.
+    let mut times: [libc::timespec; 2] = unsafe { std::mem::zeroed() };
+    let values = [(facts.atime(), facts.atime_nsec()), (facts.mtime(), facts.mtime_nsec())];
+    for (time, (seconds, nanoseconds)) in times.iter_mut().zip(values) {
+        (time.tv_sec, time.tv_nsec) = (seconds, nanoseconds as _);
+    }
+    // SAFETY: the path is NUL-terminated, and `times` are the two that the call reads.
+    let done = unsafe { libc::utimensat(libc::AT_FDCWD, path.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW) };
+    check(done).map(drop)
+}
+
+/// The first piece of `file` from `from` on that is no hole: where it begins, and where it ends. `None` if all that is
+/// left is a hole. Moves the file's position.
+pub fn next_data(file: &File, from: u64) -> io::Result<Option<(u64, u64)>> {
+    let seek = |offset: u64, whence: libc::c_int| -> io::Result<u64> {
+        let offset = i64::try_from(offset).map_err(io::Error::other)?;
+        // SAFETY: the descriptor is open for the length of the call.
+        let found = unsafe { libc::lseek(file.as_raw_fd(), offset, whence) };
+        u64::try_from(found).map_err(|_| io::Error::last_os_error())
+    };
+    match seek(from, libc::SEEK_DATA) {
+        Err(e) if e.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        Err(e) => Err(e),
+        Ok(begin) => seek(begin, libc::SEEK_HOLE).map(|end| Some((begin, end))),
+    }
+}
