@@ -87,8 +87,7 @@ impl Server {
 
     /// A control group says that something happened to its memory.
     pub(super) fn memory_event(&mut self, token: u64) {
-        let watched =
-            |(_, c): &(&String, &Container)| c.watch.as_ref().is_some_and(|(_, t)| *t == token);
+        let watched = |(_, c): &(&String, &Container)| c.watch.as_ref().is_some_and(|(_, t)| *t == token);
         if let Some(id) = self.containers.iter().find(watched).map(|(id, _)| id.clone()) {
             self.look_at_memory(&id);
         }
