@@ -33,21 +33,11 @@ pub fn request(world: &World) -> RunPodSandboxRequest {
 }
 
 /// An OCI runtime that says that it can, and nothing else.
-const ABLE: &str = r#"#!/bin/sh
-echo '{"mountOptions": ["rro"], "linux": {"namespaces": ["user"], "mountExtensions": {"idmap": {"enabled": true}}}}'
-"#;
+const ABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/able-runtime");
 
 /// A node whose runtime can; whether its snapshotter can is containerd's to say.
 pub fn world(able: bool) -> World {
-    let binary = std::env::temp_dir().join(format!("cricket-able-runtime-{}", std::process::id()));
-    if !binary.exists() {
-        use std::os::unix::fs::PermissionsExt;
-        let new = binary.with_extension(format!("{:?}", std::thread::current().id()));
-        fs::write(&new, ABLE).expect("write");
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("chmod");
-        fs::rename(&new, &binary).expect("rename");
-    }
-    let mut world = World::with(&format!("[runtime.runc]\nbinary = {:?}\n", binary.display().to_string()));
+    let mut world = World::with(&format!("[runtime.runc]\nbinary = {ABLE:?}\n"));
     if able {
         world.fake.remap_owners();
         world.restart();
