@@ -7,9 +7,9 @@ export FLAGS := --locked --target $(TARGET)$(if $(wildcard vendor/config.toml), 
 export CARGO_TARGET_DIR := $(CURDIR)/target
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help build debug test conformance bench demo lint vendor clean
+.PHONY: help build debug test conformance vm-test bench demo lint vendor clean
 help:
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 build: ## the product: a static musl binary, proved static; TARGET=aarch64-unknown-linux-musl for another machine
 	tools/setup.sh build
@@ -28,6 +28,10 @@ conformance: ## critest on a cricket of its own; CONTAINERD=1.6 or 2, SHIM=runc-
 	tools/setup.sh conformance && $(MAKE) build
 	tests/conformance/wire.sh
 	tests/conformance/run.sh
+
+vm-test: ## a whole node in virtual machines: cgroup v2, systemd, AppArmor; ONLY=selftest,small for a part; as root
+	tools/setup.sh vm && $(MAKE) build
+	tests/vm/run.sh
 
 demo: ## a pod from nothing: a containerd and a cricket of its own, `cricket selftest`, nothing left; as root, installs too
 	tools/setup.sh node

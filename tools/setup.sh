@@ -1,10 +1,10 @@
 #!/bin/sh
 # Installs what is missing and only that: `setup.sh build` for a build, `node` also for running pods, `conformance` also for
-# critest and its images, `lint` also for lint.
+# critest and its images, `vm` also for virtual machines, `lint` also for lint.
 # As root it asks apt-get; otherwise it says what to type. What has no Debian package goes to target/tools.
 set -eu
 cd "$(dirname "$0")/.."
-purpose=${1:?build, node, conformance or lint}
+purpose=${1:?build, node, conformance, vm or lint}
 : "${TARGET:?is set by make}"
 pins='ziglang==0.17.1 cargo-zigbuild==0.24.0'
 deny=0.20.2
@@ -54,6 +54,13 @@ if [ "$purpose" = conformance ]; then
     need bzip2 command -v bzip2
     need patch command -v patch
     need pkg-config command -v pkg-config
+fi
+
+if [ "$purpose" = vm ]; then
+    [ "$(id -u)" = 0 ] || fail "debootstrap needs root: become root (sudo -s) and run it again"
+    need qemu-system-x86 command -v qemu-system-x86_64
+    need debootstrap command -v debootstrap
+    need e2fsprogs command -v debugfs
 fi
 
 if [ -n "$missing" ]; then

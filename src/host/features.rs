@@ -10,8 +10,9 @@ use serde::Deserialize;
 use crate::error::{Context, Error, Result};
 use crate::sys::process;
 
-/// How long the runtime may take to answer.
-const BUDGET: Duration = Duration::from_secs(5);
+/// How long the runtime may take to answer. It is asked once, often while a small node boots and everything starts at the
+/// same time: what it can do must not be lost to that. One that hangs could run no container either.
+const BUDGET: Duration = Duration::from_secs(60);
 /// More than any answer.
 const MAX_BYTES: usize = 256 << 10;
 /// Where the shim finds `runc` although our own PATH may be shorter.

@@ -2,6 +2,9 @@
 
 use std::collections::HashMap;
 
+use cricket_proto::runtime::NamespaceMode;
+
+use super::cgroup;
 use super::container::Input;
 use crate::config::glob;
 
@@ -44,6 +47,14 @@ pub(super) fn of(input: &Input<'_>) -> HashMap<String, String> {
     // After what the pod says, which must not choose whose shim serves it.
     let group = input.request.handler.shim_group.clone();
     all.extend(group.map(|group| (SHIM_GROUP.to_string(), group)));
+    if handler.systemd_cgroup {
+        let pids = config.linux.security_context.namespace_options.pid.enum_value_or_default();
+        let process = (pids == NamespaceMode::POD).then(|| input.sandbox_id.as_str());
+        for (key, value) in cgroup::scope(&config.annotations, process) {
+            // An operator who lets pods say it gets what they say.
+            all.entry(key.to_string()).or_insert(value);
+        }
+    }
     all
 }
 

@@ -1,11 +1,23 @@
 //! The container's control group, in the notation of either cgroup driver.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 
 /// The middle part of a scope's name, `cri-containerd-<id>.scope`: the kubelet recognises containers by it.
 const SCOPE_PREFIX: &str = "cri-containerd";
+
+/// By this annotation the runtime tells systemd how long the scope may take to end.
+const STOP_BOUND: &str = "org.systemd.property.TimeoutStopUSec";
+/// By this one it tells what the scope is started after, and therefore stopped before.
+const AFTER: &str = "org.systemd.property.After";
+/// In this annotation of a container the kubelet says how many seconds its pod has to end.
+const GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
+/// Kubernetes' own, for a pod that names none.
+const GRACE_SECONDS: u64 = 30;
+/// systemd's own for everything else: nothing that a pod says holds up a shutdown for longer.
+const LONGEST_SECONDS: u64 = 90;
 
 /// The `cgroupsPath` of a container or of a sandbox's process, in the form that the runtime's driver wants: `<slice>:cri-containerd:<id>` for
 /// systemd, else `<parent>/<id>` below every hierarchy. Without a parent it goes to `system.slice` or `/k8s.io`: a place
@@ -24,6 +36,17 @@ pub fn path(parent: &str, systemd: bool, id: &str) -> Result<PathBuf> {
         trimmed => trimmed,
     };
     Ok(PathBuf::from("/").join(parent).join(id))
+}
+
+/// What systemd is told of a scope, as annotations of the spec. When the node shuts down, systemd ends the scopes, and waits
+/// for a process that minds no SIGTERM, such as any first process of a PID namespace without a handler: as long as the pod's
+/// grace is, not for the minute and a half that it gives to services. The containers of a sandbox whose process holds their
+/// PID namespace are ended before that process, whose end would be theirs.
+pub(super) fn scope(asked: &HashMap<String, String>, sandbox_process: Option<&str>) -> Vec<(&'static str, String)> {
+    let grace = asked.get(GRACE).and_then(|seconds| seconds.parse().ok()).unwrap_or(GRACE_SECONDS);
+    let mut told = vec![(STOP_BOUND, format!("uint64 {}", grace.clamp(1, LONGEST_SECONDS) * 1_000_000))];
+    told.extend(sandbox_process.map(|id| (AFTER, format!("['{SCOPE_PREFIX}-{id}.scope']"))));
+    told
 }
 
 /// Where the group `parent` is below every hierarchy: a slice lies in those that its name begins with. `None` without
@@ -87,6 +110,34 @@ mod tests {
         for (parent, systemd, expected) in cases {
             assert_eq!(path(parent, systemd, id).expect("valid"), PathBuf::from(expected), "{parent} {systemd}");
         }
+    }
+
+    #[test]
+    fn a_shutdown_waits_as_long_as_the_pod_may_take() {
+        let bound = |asked: Option<&str>| {
+            let asked = asked.map(|seconds| (GRACE.to_owned(), seconds.to_owned())).into_iter().collect();
+            scope(&asked, None).remove(0).1
+        };
+        let cases = [
+            (None, "uint64 30000000"),
+            (Some("5"), "uint64 5000000"),
+            // systemd takes 0 for ever.
+            (Some("0"), "uint64 1000000"),
+            (Some("3600"), "uint64 90000000"),
+            (Some("18446744073709551615"), "uint64 90000000"),
+            (Some("-1"), "uint64 30000000"),
+            (Some("soon"), "uint64 30000000"),
+        ];
+        for (asked, expected) in cases {
+            assert_eq!(bound(asked), expected, "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn containers_end_before_what_holds_their_namespace() {
+        let told = scope(&HashMap::new(), Some("s1"));
+        assert_eq!(told[1], (AFTER, "['cri-containerd-s1.scope']".to_owned()));
+        assert_eq!(scope(&HashMap::new(), None).len(), 1);
     }
 
     #[test]

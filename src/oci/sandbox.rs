@@ -219,6 +219,11 @@ fn annotations(input: &Input<'_>) -> HashMap<String, String> {
         ];
         all.extend(limits.map(|(what, limit)| (format!("io.kubernetes.cri.sandbox-{what}"), limit.to_string())));
     }
+    if input.handler.systemd_cgroup {
+        for (key, value) in cgroup::scope(&config.annotations, None) {
+            all.entry(key.to_owned()).or_insert(value);
+        }
+    }
     all
 }
 

@@ -1,6 +1,6 @@
 //! Children that ended: calls of the runtime, processes of containers, and orphans that are nobody's.
 
-use super::container::{Exit, State};
+use super::container::{Container, Exit, State};
 use super::jobs::Work;
 use super::messages::timestamp;
 use super::server::Server;
@@ -21,6 +21,12 @@ impl Server {
                 self.unknown = Vec::new();
             }
         }
+    }
+
+    /// Whether there is a process that we look after, or one on its way.
+    pub(super) fn has_living(&self) -> bool {
+        let lives = |c: &Container| c.first.lives() || c.execs.values().any(|exec| exec.lives());
+        !self.jobs.is_empty() || !self.launches.is_empty() || self.containers.values().any(lives)
     }
 
     /// A process that is no call of the runtime has ended.
@@ -81,8 +87,7 @@ impl Server {
 
     /// A control group says that something happened to its memory.
     pub(super) fn memory_event(&mut self, token: u64) {
-        let watched =
-            |(_, c): &(&String, &super::container::Container)| c.watch.as_ref().is_some_and(|(_, t)| *t == token);
+        let watched = |(_, c): &(&String, &Container)| c.watch.as_ref().is_some_and(|(_, t)| *t == token);
         if let Some(id) = self.containers.iter().find(watched).map(|(id, _)| id.clone()) {
             self.look_at_memory(&id);
         }

@@ -86,6 +86,8 @@ pub struct Server {
     pub(super) pledges: Vec<Instant>,
     /// Set when we are about to end: until when.
     pub(super) leaving: Option<Instant>,
+    /// A signal asked us to end, which we do as soon as nothing lives that we look after.
+    told_to_end: bool,
     listener: UnixListener,
     signals: SignalFd,
     callers: BTreeMap<u64, Caller>,
@@ -117,6 +119,7 @@ impl Server {
             rest_at: None,
             pledges: Vec::new(),
             leaving: None,
+            told_to_end: false,
             listener,
             signals,
             callers: BTreeMap::new(),
@@ -174,6 +177,9 @@ impl Server {
         }
         self.pledges.retain(|until| *until > now);
         if self.leaving.is_none() && self.is_alone() && self.pledges.is_empty() && now >= self.alone_since + ALONE {
+            self.leave();
+        }
+        if self.told_to_end && !self.has_living() {
             self.leave();
         }
         let told = self.publisher.is_idle() && self.callers.values().all(|caller| caller.unsent.is_empty());
@@ -293,10 +299,13 @@ impl Server {
         while let Some(taken) = self.signals.next() {
             if taken == signal::SIGCHLD {
                 self.reap();
-            } else if self.containers.is_empty() && self.jobs.is_empty() {
-                self.leave();
             } else {
-                log::info!("signal {taken} is ignored: there are containers to look after");
+                // A node that shuts down waits for us. That we are gone before containerd has fetched how a container
+                // ended costs nothing then: it knows from the event, or is gone itself.
+                self.told_to_end = true;
+                if self.has_living() {
+                    log::info!("signal {taken}: ends with the last container");
+                }
             }
         }
     }

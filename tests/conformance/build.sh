@@ -1,7 +1,7 @@
 #!/bin/sh
-# Builds what conformance needs from pinned Go modules into target/conformance/bin: `build.sh conform critest containerd
-# runc cni wire`, or those of them that are named. What was built from the same pins by the same script is kept. Nothing of this
-# is needed to build or to run cricket.
+# Builds what conformance needs from pinned Go modules into target/conformance/bin: `build.sh conform critest crictl
+# containerd runc cni wire`, or those of them that are named. What was built from the same pins by the same script is kept.
+# Nothing of this is needed to build or to run cricket.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=$(cd "$here/../.." && pwd)/target/conformance
@@ -28,12 +28,17 @@ critest() {
     cri_tools=sigs.k8s.io/cri-tools
     name="$strip -X $cri_tools/pkg/version.Version=$(version $cri_tools)"
     CGO_ENABLED=0 go test -c -ldflags "$name" -o "$out/bin/critest" $cri_tools/cmd/critest
-    CGO_ENABLED=0 go build -ldflags "$name" -o "$out/bin/crictl" $cri_tools/cmd/crictl
     # The suite pulls one image by a digest whose content is on the internet only. The stand-in's digest takes its place.
     theirs=$(sed -nE 's/.*"test-image-digest@(sha256:[0-9a-f]{64})"/\1/p' \
         "$(go list -f '{{.Dir}}' $cri_tools/pkg/validate)/consts.go" | head -1)
     sed -i "s/$theirs/$(cat "$digest")/g" "$out/bin/critest"
     grep -q "test-image-digest@$(cat "$digest")" "$out/bin/critest"
+}
+
+crictl() {
+    cri_tools=sigs.k8s.io/cri-tools
+    CGO_ENABLED=0 go build -ldflags "$strip -X $cri_tools/pkg/version.Version=$(version $cri_tools)" -o "$out/bin/crictl" \
+        $cri_tools/cmd/crictl
 }
 
 containerd() {
@@ -71,8 +76,8 @@ log=$out/build.log
 # Where a function is the left side of `||`, `set -e` does not hold in it.
 trap 'status=$?; [ $status = 0 ] || { cat "$log"; echo "conformance: the build failed" >&2; }' EXIT
 
-for module in ${*:-conform critest containerd runc cni wire}; do
-    cd "$here/modules/$module"
+for module in ${*:-conform critest crictl containerd runc cni wire}; do
+    cd "$here/modules/$(echo "$module" | sed 's/^crictl$/critest/')"
     digest=
     [ "$module" = critest ] && "$here/images.sh" && digest=$out/images/digest
     pins=$(cat go.* ./*.go "$here/build.sh" $digest | sha256sum; go version)

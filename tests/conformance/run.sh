@@ -24,8 +24,8 @@ fail() {
 if [ -z "${CONFORMANCE_INSIDE:-}" ]; then
     [ "$(id -u)" = 0 ] || fail "containers need root: become root (sudo -s) and run it again"
     case $generation in
-        1.6) "$here/build.sh" conform critest ;;
-        2) "$here/build.sh" conform critest containerd runc cni ;;
+        1.6) "$here/build.sh" conform critest crictl ;;
+        2) "$here/build.sh" conform critest crictl containerd runc cni ;;
         *) fail "CONTAINERD=$generation: 1.6 or 2" ;;
     esac
     # Its ports, links and rules meet those of nobody else, and end with it; segments of shared memory too.

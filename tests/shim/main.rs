@@ -4,6 +4,7 @@ mod rig;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use cricket::shim::wire::Message;
 use cricket::stdio::{reopen_log, Attachment, Heard};
@@ -51,6 +52,23 @@ fn a_life_and_its_events_in_order() {
         assert_eq!(rig.event(), format!("/tasks/{topic}"));
     }
     assert!(rig.states().is_empty());
+}
+
+#[test]
+fn told_to_end_it_does_so_with_the_last_process() {
+    let mut rig = Rig::new();
+    let bundle = rig.bundle("a", "exec sleep 1000");
+    let (mut shim, pid) = rig.start("a", &bundle);
+    shim.call("Create", rig.create("a", NOWHERE)).expect("Create");
+    shim.call("Start", of("a")).expect("Start");
+    assert!(Command::new("kill").args(["-TERM", &pid.to_string()]).status().expect("kill").success());
+    assert_eq!(number(&shim.call("State", of("a")).expect("State"), 4), 2, "it serves on, and the container runs");
+    shim.call("Kill", of("a").number(3, 9)).expect("Kill");
+    // As at a shutdown of the node: nobody deletes it.
+    for topic in ["create", "start", "exit"] {
+        assert_eq!(rig.event(), format!("/tasks/{topic}"));
+    }
+    until("it has ended", || !Path::new(&format!("/proc/{pid}/exe")).exists());
 }
 
 #[test]

@@ -1,0 +1,131 @@
+#!/usr/bin/env bash
+# Boots a whole node in a virtual machine under software emulation for each scenario of tests/vm/scenarios, without any
+# network, and judges it. ONLY=name,name takes some of them. What a machine said and wrote is in target/vm/<scenario>: the
+# console, the journal as it came out of the second serial port, our logs.
+set -eu -o pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/../.."
+out=$PWD/target/vm
+cricket=$(realpath "${CRICKET_BIN:-$PRODUCT}")
+only=${ONLY:-selftest,small,reboot}
+
+fail() {
+    echo "vm: $*" >&2
+    exit 1
+}
+
+for tool in qemu-system-x86_64 debootstrap mke2fs e2fsck debugfs; do
+    command -v "$tool" >/dev/null || fail "$tool is missing: as root, tools/setup.sh vm"
+done
+[ "$(id -u)" = 0 ] || fail "debootstrap needs root: become root (sudo -s) and run it again"
+for name in ${only//,/ }; do
+    [ -f "$here/scenarios/$name.sh" ] ||
+        fail "no scenario $name; there are: $(cd "$here/scenarios" && echo *.sh | sed 's/\.sh//g')"
+done
+mkdir -p "$out"
+exec 9>"$out/lock"
+flock --nonblock 9 || fail "another run is in $out"
+rm -rf "$out"/work.*
+"$here/disk.sh"
+free=$(df --output=avail -m "$out" | tail -1)
+[ "$free" -ge 2000 ] || fail "$((free)) MB are free in $out, a machine takes 2000: make room"
+
+qemu=
+work=$(mktemp -d "$out/work.XXXXXX")
+clean_up() {
+    trap '' INT TERM
+    if [ -n "$qemu" ]; then
+        kill "$qemu" && wait "$qemu" || true
+    fi
+    rm -rf "$work"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+# What a scenario wants: megabytes of memory, seconds for each boot, boots, and what it needs besides the product.
+machine() {
+    memory=1024 seconds=400 boots=1 programs=
+    case $1 in
+    small) memory=256 seconds=900 programs=crictl ;;
+    reboot) boots=2 seconds=400 programs=crictl ;;
+    critest-*) memory=2048 seconds=2400 programs="conform critest crictl" ;;
+    esac
+}
+
+# payload NAME: the second disk, with what the scenario needs and a place for its results.
+payload() {
+    local tree=$work/vm
+    rm -rf "$tree"
+    mkdir -p "$tree/out" "$tree/bin"
+    cp "$here/begin.sh" "$tree/begin"
+    cp "$here/node.sh" "$here/critest.sh" "$here/expected.txt" "$tree/"
+    cp "$here/scenarios/$1.sh" "$tree/scenario.sh"
+    cp -r dist "$tree/dist"
+    cp "$cricket" "$tree/cricket"
+    for program in $programs; do
+        cp "target/conformance/bin/$program" "$tree/bin/"
+    done
+    case $programs in *critest*) cp -r target/conformance/images "$tree/" ;; esac
+    mke2fs -q -t ext4 -d "$tree" "$work/payload.img" 1G >/dev/null
+}
+
+# results NAME: what the scenario wrote, so far; a machine that was ended leaves the journal of its file system.
+results() {
+    e2fsck -p "$work/payload.img" >/dev/null 2>&1 || true
+    debugfs -R "rdump /out $work" "$work/payload.img" 2>/dev/null
+    cp -r "$work/out/." "$out/$1/"
+    rm -r "$work/out"
+}
+
+# boot NAME: once, until the machine is off; ends it if that takes too long.
+boot() {
+    local status=0
+    timeout --kill-after=5 "$seconds" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m $memory \
+        -display none -monitor none -nic none -no-reboot -kernel "$out/vmlinuz" -initrd "$out/initrd" \
+        -append "root=/dev/vda rw console=ttyS0 quiet apparmor=1 security=apparmor panic=-1" \
+        -drive "file=$work/disk.img,if=virtio,format=raw,cache=unsafe" \
+        -drive "file=$work/payload.img,if=virtio,format=raw,cache=unsafe" \
+        -serial "file:$work/console" -serial "file:$work/journal" </dev/null >>"$out/$1/qemu.log" 2>&1 &
+    qemu=$!
+    # Not in the foreground, where an interrupt would wait for it.
+    wait "$qemu" || status=$?
+    qemu=
+    [ $status != 124 ] || echo "vm: $1: the machine was not off after $seconds s"
+    cat "$work/console" >>"$out/$1/console"
+    cat "$work/journal" >>"$out/$1/journal"
+}
+
+# scenario NAME: its verdict.
+scenario() {
+    machine "$1"
+    [ -z "$programs" ] || tests/conformance/build.sh $programs || return
+    rm -rf "${out:?}/$1"
+    mkdir -p "$out/$1"
+    cp --sparse=always "$out/base.img" "$work/disk.img"
+    payload "$1"
+    for ((n = 0; n < boots; n++)); do
+        boot "$1"
+        results "$1"
+        [ ! -f "$out/$1/verdict" ] || break
+    done
+    # systemd's last process says so if somebody holds up the end.
+    if grep -a 'Waiting for process' "$out/$1/console"; then
+        echo "failed: a shutdown was held up" >"$out/$1/verdict"
+    fi
+    [ "$(cat "$out/$1/verdict" 2>/dev/null)" = passed ]
+}
+
+passed=0 failed=0
+for name in ${only//,/ }; do
+    begun=$SECONDS
+    if scenario "$name"; then
+        passed=$((passed + 1))
+        echo "vm: $name passed in $((SECONDS - begun)) s"
+    else
+        failed=$((failed + 1))
+        tr -d '\r' <"$out/$name/console" | tail -20
+        echo "vm: $name FAILED after $((SECONDS - begun)) s: see $out/$name"
+    fi
+done
+echo "$passed passed, $failed failed, 0 skipped"
+[ $failed = 0 ]

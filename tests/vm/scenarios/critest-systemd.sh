@@ -1,0 +1,3 @@
+# critest in full, cgroups made by systemd, AppArmor on.
+driver=systemd
+. /vm/critest.sh

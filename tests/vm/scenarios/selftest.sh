@@ -1,0 +1,25 @@
+# cricket under its systemd unit on Debian's containerd: the self-test with both cgroup drivers, and the unit itself.
+. /vm/node.sh
+install_node
+expect "the unit" "$(systemctl show --property Type,ActiveState,SubState --value cricket | xargs)" "notify active running"
+
+# What the unit says must not give cricket a mount namespace of its own, where nobody would see what it mounts.
+pid=$(systemctl show --property MainPID --value cricket)
+expect "cricket's mount namespace" "$(readlink "/proc/$pid/ns/mnt")" "$(readlink /proc/1/ns/mnt)"
+
+cricket selftest
+# systemd's own word for it: on cgroup v2 below systemd, the driver is systemd's without being told.
+journalctl --boot --output cat --no-pager | grep -q 'cri-containerd-.*\.scope\|libcontainer container' ||
+    fail "systemd knows of no scope"
+before=$(journalctl --boot --output cat --no-pager | grep -c 'libcontainer container')
+
+mkdir -p /etc/cricket
+echo 'cgroup_driver = "cgroupfs"' >/etc/cricket/config.toml
+systemctl restart cricket
+cricket selftest
+after=$(journalctl --boot --output cat --no-pager | grep -c 'libcontainer container')
+expect "the number of systemd's messages on containers" "$after" "$before"
+
+systemctl stop cricket
+expect "how it ended" "$(systemctl show --property Result,ExecMainStatus --value cricket | xargs)" "success 0"
+nothing_failed
