@@ -55,14 +55,15 @@ pub fn measure(setting: &Setting, table: &mut Table) -> Result<()> {
 }
 
 fn grow(side: Side, setting: &Setting) -> Result<Grown> {
-    let mut pods = 0;
+    let mut pods = Vec::new();
     let mut up_to = |wanted: usize| {
-        while pods < wanted {
-            side.run(&format!("idle-{pods}"))?;
-            pods += 1;
+        while pods.len() < wanted {
+            pods.push(side.run(&format!("idle-{}", pods.len()))?);
         }
         interrupt::sleep(SETTLE)?;
         side.pss_bytes()
     };
-    Ok(Grown { none: up_to(0)?, few: up_to(setting.pods.min(FEW))?, many: up_to(setting.pods)? })
+    let grown = Grown { none: up_to(0)?, few: up_to(setting.pods.min(FEW))?, many: up_to(setting.pods)? };
+    pods.iter().try_for_each(|pod| side.remove(pod))?;
+    Ok(grown)
 }
