@@ -40,8 +40,11 @@ impl Refused {
 pub fn measure(setting: &Setting, table: &mut Table) -> Result<()> {
     let sides = Side::both(setting)?;
     // In turn, so that the shims of both have the same age.
+    let mut pods = [Vec::new(), Vec::new()];
     for n in 0..PODS {
-        sides.iter().try_for_each(|side| side.run(&format!("resting-{n}")).map(drop))?;
+        for (side, pods) in sides.iter().zip(&mut pods) {
+            pods.push(side.run(&format!("resting-{n}"))?);
+        }
     }
     interrupt::sleep(SETTLE)?;
     table.group(
@@ -57,6 +60,9 @@ pub fn measure(setting: &Setting, table: &mut Table) -> Result<()> {
     let [ours, peer] = [0, 1].map(|n: usize| (polled[n] - alone[n]).max(0.0));
     table.note("The questions alone: the first row less the second, which is what the same processes take anyway.");
     table.row(Row::new("CPU of the questions alone", "ms/min", ours, peer).goal(Goal::RatioAtMost(0.2)));
+    for (side, pods) in sides.iter().zip(&pods) {
+        pods.iter().try_for_each(|pod| side.remove(pod))?;
+    }
     Ok(())
 }
 

@@ -107,7 +107,7 @@ impl Setting {
             format!("cricket     {}", said(Command::new(node::binary()).arg("--version"))?),
             format!("containerd  {}", said(Command::new(program("containerd")).arg("--version"))?),
             format!("runc        {}", said(Command::new(program("runc")).arg("--version"))?),
-            format!("shim        {}", self.shim.as_deref().unwrap_or("runc-v2, as the handler's type says")),
+            format!("shim        {}", self.shim.as_deref().unwrap_or("cricket's own beside containerd's runc-v2")),
             format!("kernel      {}", kernel.trim()),
             format!("processors  {}", std::thread::available_parallelism().context("count processors")?),
         ])
