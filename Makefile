@@ -34,7 +34,7 @@ vm-test: ## a whole node in virtual machines: cgroup v2, systemd, AppArmor; ONLY
 	tests/vm/run.sh
 
 demo: ## a pod from nothing: a containerd and a cricket of its own, `cricket selftest`, nothing left; as root, installs too
-	tools/setup.sh node
+	tools/setup.sh node && $(MAKE) build
 	tools/demo.sh
 
 bench: ## cricket beside containerd's own CRI plugin, a table in target/bench; as root; ONLY=pods,lists for a part, ONLY=spec for runtime specs
