@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use protobuf::{CodedOutputStream, Message};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// An `R` as it goes over the wire.
 pub struct Encoded<R> {
@@ -30,7 +30,7 @@ impl<R> Encoded<R> {
             write(&mut rest, |out| out.write_enum(changing.0, changing.1))?;
         }
         let length = u32::try_from(constant.len() + rest.len());
-        let length = length.map_err(|e| Error::caused(crate::error::Kind::Internal, "encode a list", e))?;
+        let length = length.map_err(|e| Error::caused(Kind::Internal, "encode a list", e))?;
         self.bytes.reserve(constant.len() + rest.len() + 2 * size_of::<u64>());
         write(&mut self.bytes, |out| {
             out.write_tag(field, protobuf::rt::WireType::LengthDelimited)?;
@@ -80,7 +80,7 @@ fn write(bytes: &mut Vec<u8>, write: impl FnOnce(&mut CodedOutputStream<'_>) -> 
 }
 
 fn broken(e: protobuf::Error) -> Error {
-    Error::caused(crate::error::Kind::Internal, "encode a list", e)
+    Error::caused(Kind::Internal, "encode a list", e)
 }
 
 #[cfg(test)]

@@ -102,9 +102,7 @@ pub fn within<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Send) -> 
     }
     let netns = std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
     on_thread("setns", || {
-        // SAFETY: setns takes a descriptor, open for the length of the call, and a flag; it affects this thread, which
-        // ends below.
-        check(unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) }).context("enter the network namespace")?;
+        enter(&netns).context("enter the network namespace")?;
         work()
     })
 }
@@ -113,9 +111,7 @@ pub fn within<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Send) -> 
 pub fn within_each<T: Send>(paths: &[PathBuf], work: impl Fn() -> Result<T> + Sync) -> Vec<Result<T>> {
     let visit = |path: &PathBuf| {
         let netns = std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
-        // SAFETY: as in `within`. Any other file than a network namespace is refused.
-        check(unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) })
-            .with_context(|| format!("enter the network namespace {}", path.display()))?;
+        enter(&netns).with_context(|| format!("enter the network namespace {}", path.display()))?;
         work()
     };
     if paths.is_empty() {
@@ -123,6 +119,12 @@ pub fn within_each<T: Send>(paths: &[PathBuf], work: impl Fn() -> Result<T> + Sy
     }
     on_thread("setns", || Ok(paths.iter().map(visit).collect()))
         .unwrap_or_else(|e| paths.iter().map(|_| Err(Error::new(e.kind(), e.to_string()))).collect())
+}
+
+/// Moves the calling thread, which must end afterwards, into a network namespace. The kernel refuses any other file.
+fn enter(netns: &std::fs::File) -> io::Result<()> {
+    // SAFETY: setns takes a descriptor, open for the length of the call, and a flag; it affects this thread only.
+    check(unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
 }
 
 /// Runs `work` on a new named thread and waits for it.
