@@ -1,7 +1,9 @@
 //! What runs in the containers: this test binary, which is static, bind-mounted into an empty root filesystem.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use cricket::containerd::{NewExec, NewTask, Record};
 use serde_json::{json, Value};
@@ -11,14 +13,20 @@ use crate::{kept, overlay, World};
 /// What the program does. On the fake the test says so itself, see [`World::ended`].
 const WHAT: &str = "CRICKET_CONTRACT_PROGRAM";
 
+/// What says that `sleep` has come to its loop.
+const ASLEEP: &str = "/dev/asleep";
+
 /// Not a test: the program. Does nothing in an ordinary run.
 #[test]
 fn in_the_container() {
     match std::env::var(WHAT).ok().as_deref() {
         None => {}
-        Some("sleep") => loop {
-            thread::park();
-        },
+        Some("sleep") => {
+            fs::write(ASLEEP, "").expect("in a tmpfs of our own");
+            loop {
+                thread::park();
+            }
+        }
         Some("eat") => {
             let eaten: Vec<Vec<u8>> = (0..256).map(|n| vec![n as u8 | 1; 1 << 20]).collect();
             panic!("256 MiB are too much, yet: {}", std::hint::black_box(eaten).len());
@@ -90,6 +98,26 @@ impl World {
         let pid = self.created(id, what);
         assert_eq!(self.containerd.start_task(&self.call, id, None).expect("start"), pid);
         pid
+    }
+
+    /// Until the first process sleeps and no thread of it blocks a signal. The kernel does kill the first process of a PID
+    /// namespace with a signal that it has no handler for, if one thread blocks it and another does not, as while a
+    /// program starts a thread.
+    pub fn asleep(&self, pid: u32) {
+        if self.fake.is_some() {
+            return;
+        }
+        let blocks = |task: PathBuf| {
+            let status = fs::read_to_string(task.join("status")).expect("a thread's status");
+            !status.lines().any(|line| line == "SigBlk:\t0000000000000000")
+        };
+        let end = Instant::now() + Duration::from_secs(60);
+        while !fs::exists(format!("/proc/{pid}/root{ASLEEP}")).expect("its root")
+            || fs::read_dir(format!("/proc/{pid}/task")).expect("threads").any(|task| blocks(task.expect("one").path()))
+        {
+            assert!(Instant::now() < end, "process {pid} does not come to rest");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// An exec that does `what`, prepared.

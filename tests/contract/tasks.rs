@@ -78,7 +78,7 @@ pub fn signals(world: &World) {
     if let Some(fake) = &world.fake {
         fake.ignore_signal(TERM);
     }
-    world.running("init", "sleep");
+    world.asleep(world.running("init", "sleep"));
     c.kill(call, "init", None, TERM, false).expect("accepted");
     let soon = call.at_most(Duration::from_millis(300));
     assert_fails(Kind::DeadlineExceeded, c.wait_task(&soon, "init", None));
