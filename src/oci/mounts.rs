@@ -43,9 +43,6 @@ fn check_one(mount: &CriMount, handler: &HandlerFacts) -> Result<()> {
     if is_image {
         check_image(mount).map_err(|why| Error::invalid(format!("{IMAGE_MOUNT_FAILED}: mount {path}: {why}")))?;
     }
-    if !mount.image_sub_path.is_empty() && !is_image {
-        return Err(Error::invalid(format!("mount {path}: image_sub_path without an image")));
-    }
     if !is_image && !mount.host_path.starts_with('/') {
         return Err(Error::invalid(format!("mount {path}: the host path {:?} is not absolute", mount.host_path)));
     }
@@ -402,7 +399,6 @@ mod tests {
             (CriMount { host_path: "data".into(), ..mount("/data") }, Kind::InvalidArgument),
             (CriMount { propagation: protobuf::EnumOrUnknown::from_i32(5), ..mount("/data") }, Kind::InvalidArgument),
             (CriMount { image: image(), ..mount("/data") }, Kind::InvalidArgument),
-            (CriMount { image_sub_path: "x".into(), ..mount("/data") }, Kind::InvalidArgument),
         ];
         for (mount, expected) in cases {
             assert_eq!(with(vec![mount.clone()]).check().map_err(|e| e.kind()), Err(expected), "{mount:?}");
@@ -410,6 +406,13 @@ mod tests {
         let mut forgotten = with(vec![mount("/data")]);
         forgotten.mounts.clear();
         assert_eq!(forgotten.spec().map_err(|e| e.kind()), Err(Kind::Internal));
+    }
+
+    /// The kubelet sends what a volume's `subPath` says with mounts of every kind; their host path has it already.
+    #[test]
+    fn a_sub_path_is_the_images_alone() {
+        let all = list(&with(vec![CriMount { image_sub_path: "inner".into(), ..mount("/data") }]));
+        assert_eq!(all, list(&with(vec![mount("/data")])));
     }
 
     #[test]

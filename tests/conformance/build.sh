@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds what conformance needs from pinned Go modules into target/conformance/bin: `build.sh conform critest crictl
-# containerd runc cni wire`, or those of them that are named. What was built from the same pins by the same script is kept.
+# containerd runc cni wire`, or those of them that are named; `kubelet` too, with its scenarios, if it is named. What was built from the same pins by the same script is kept.
 # Nothing of this is needed to build or to run cricket.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -71,13 +71,27 @@ wire() {
     CGO_ENABLED=0 go build -ldflags "$strip" -o "$out/bin/wire" .
 }
 
+# The kubelet, and the scenarios that are played on it, from one module.
+kubelet() {
+    version=$(version k8s.io/kubernetes)
+    base=k8s.io/component-base/version
+    minor=${version#v*.}
+    CGO_ENABLED=0 go build -ldflags "$strip -X $base.gitVersion=$version -X $base.gitMajor=1 -X $base.gitMinor=${minor%%.*}" \
+        -o "$out/bin/kubelet" k8s.io/kubernetes/cmd/kubelet
+    CGO_ENABLED=0 go test -c -ldflags "$strip" -o "$out/bin/kubelet-scenarios" .
+}
+
 log=$out/build.log
 : >"$log"
 # Where a function is the left side of `||`, `set -e` does not hold in it.
 trap 'status=$?; [ $status = 0 ] || { cat "$log"; echo "conformance: the build failed" >&2; }' EXIT
 
 for module in ${*:-conform critest crictl containerd runc cni wire}; do
-    cd "$here/modules/$(echo "$module" | sed 's/^crictl$/critest/')"
+    case $module in
+        crictl) cd "$here/modules/critest" ;;
+        kubelet) cd "$here/../kubelet" ;;
+        *) cd "$here/modules/$module" ;;
+    esac
     digest=
     [ "$module" = critest ] && "$here/images.sh" && digest=$out/images/digest
     pins=$(cat go.* ./*.go "$here/build.sh" $digest | sha256sum; go version)

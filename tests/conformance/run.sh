@@ -32,71 +32,10 @@ if [ -z "${CONFORMANCE_INSIDE:-}" ]; then
     CONFORMANCE_INSIDE=1 exec unshare --net --ipc "$0"
 fi
 
-plugins=/usr/lib/cni
-if [ "$generation" = 2 ]; then
-    export PATH=$bin/c2:$PATH
-    plugins=$bin/c2/cni
-fi
-command -v containerd >/dev/null || fail "containerd is missing: apt-get install containerd runc"
-command -v docker-registry >/dev/null || fail "docker-registry is missing: apt-get install docker-registry"
-[ -x "$plugins/bridge" ] || fail "CNI plugins are missing: apt-get install containernetworking-plugins"
-[ $subject = peer ] || cricket=$(realpath "${CRICKET_BIN:-$PRODUCT}")
-
-dir=$(mktemp -d /tmp/cricket-conformance.XXXXXX)
-# Root of a user namespace must get through, down to the bundles.
-chmod 711 "$dir"
-mkdir -m 711 "$dir/containerd"
-. tools/private.sh
 rm -rf "$report"
-mkdir -p "$report" "$dir/net.d" "$dir/certs.d"
-ip link set lo up
-
-cat >"$dir/net.d/10-conformance.conflist" <<JSON
-{"cniVersion": "0.4.0", "name": "conformance", "plugins": [
-  {"type": "bridge", "bridge": "conformance", "isGateway": true, "ipMasq": true, "ipam": {"type": "host-local",
-   "dataDir": "$dir/ipam", "ranges": [[{"subnet": "10.215.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
-  {"type": "portmap", "capabilities": {"portMappings": true}}]}
-JSON
-
-# The images, on loopback; every registry that the suite names is mirrored there.
-cat >"$dir/registry.yml" <<YAML
-version: 0.1
-log: {level: info, accesslog: {disabled: true}}
-storage: {filesystem: {rootdirectory: $dir/registry}}
-http: {addr: "127.0.0.1:5000"}
-YAML
-start "$report/registry.log" docker-registry serve "$dir/registry.yml"
-for ((i = 0; i < 100; i++)); do
-    grep -q 'listening on' "$report/registry.log" && break
-    sleep 0.1
-done
-"$bin/conform" push target/conformance/images 127.0.0.1:5000
-for host in registry.k8s.io k8s.gcr.io gcr.io public.ecr.aws; do
-    mkdir "$dir/certs.d/$host"
-    printf 'server = "http://127.0.0.1:5000"\n[host."http://127.0.0.1:5000"]\ncapabilities = ["pull", "resolve"]\n' \
-        >"$dir/certs.d/$host/hosts.toml"
-done
-
-. "$here/configs.sh"
-"${subject}_config_$generation" >"$dir/containerd.toml"
-start "$report/containerd.log" containerd --config "$dir/containerd.toml"
-await "$report/containerd.log" "$dir/containerd.sock"
-socket=$dir/containerd.sock
-if [ $subject = cricket ]; then
-    cricket_config >"$dir/cricket.toml"
-    start "$report/cricket.log" "$cricket" serve --config "$dir/cricket.toml"
-    socket=$dir/cricket.sock
-    await "$report/cricket.log" "$socket"
-fi
-echo "conformance: $("$bin/critest" -version 2>/dev/null | head -1) on $subject, $(containerd --version | cut -d' ' -f1,3)," \
-    "all of it below $dir"
-printf 'runtime-endpoint: unix://%s\nimage-endpoint: unix://%s\n' "$socket" "$socket" >"$dir/crictl.yaml"
-# A socket is not an answer yet.
-for ((i = 0; i < 300; i++)); do
-    "$bin/crictl" --config "$dir/crictl.yaml" info >"$report/info.log" 2>&1 && break
-    [ $i -lt 299 ] || { cat "$report/info.log"; fail "$subject does not get ready"; }
-    sleep 0.1
-done
+mkdir -p "$report"
+ring=conformance
+. "$here/node.sh"
 
 # critest REPORT EXPRESSION: runs the specs that match, and leaves a report and a log.
 critest() {

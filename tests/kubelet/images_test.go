@@ -1,0 +1,48 @@
+package kubelet
+
+import (
+	"os"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// For the registry that asks who it is; run.sh has the provider.
+const credentialConfig = `
+apiVersion: kubelet.config.k8s.io/v1
+kind: CredentialProviderConfig
+providers:
+- {name: ring-provider, matchImages: ["private.ring.test"], defaultCacheDuration: 0s, apiVersion: credentialprovider.kubelet.k8s.io/v1}
+`
+
+func TestPrivateRegistry(t *testing.T) {
+	t.Parallel()
+	// The kubelet asks its provider, and hands what that says to the runtime.
+	running(t, "private", `
+containers: [{name: main, image: $PRIVATE, command: [sleep, "1000"]}]
+`)
+	if _, err := os.Stat(dir + "/asked"); err != nil {
+		t.Errorf("the provider was not asked: %v", err)
+	}
+}
+
+func TestPullPolicies(t *testing.T) {
+	t.Parallel()
+	present := "gcr.io/k8s-staging-cri-tools/test-image-user-uid:latest"
+	p := manifest(t, "never-pull", `
+containers: [{name: main, image: `+present+`, imagePullPolicy: Never, command: [sleep, "1000"]}]
+`)
+	p.await("ErrImageNeverPull", func(pod v1.Pod) bool {
+		waiting := status(pod, "main").State.Waiting
+		return waiting != nil && waiting.Reason == "ErrImageNeverPull"
+	})
+	if _, err := images.PullImage(t.Context(), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: present}}); err != nil {
+		t.Fatal(err)
+	}
+	p.await("readiness", ready)
+	equal(t, "the image's user", p.sh("main", "id -u"), "1002")
+	running(t, "always-pull", `
+containers: [{name: main, image: $BUSYBOX, imagePullPolicy: Always, command: [sleep, "1000"]}]
+`)
+}

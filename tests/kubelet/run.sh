@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Plays the scenarios of this directory on a kubelet before a containerd and a cricket of their own, in network, IPC and
+# mount namespaces of their own. Variables:
+#   CONTAINERD=1.6|2   Debian's containerd, runc and plugins, or 2.x and its runc and plugins, built from Go modules
+#   PEER=1             before containerd's own CRI plugin instead: what the peer reaches on this machine
+#   SHIM=runc-v2       whose shim: auto (the default), cricket or runc-v2
+#   ONLY=regexp        only these scenarios
+# The logs are left in target/kubelet/<cricket or peer>-<containerd>.
+set -eu -o pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/../.."
+generation=${CONTAINERD:-1.6}
+subject=cricket
+[ "${PEER:-}" = 1 ] && subject=peer
+ring=kubelet
+bin=$PWD/target/conformance/bin
+report=$PWD/target/kubelet/$subject-$generation
+
+fail() {
+    echo "kubelet: $*" >&2
+    exit 1
+}
+
+if [ -z "${KUBELET_INSIDE:-}" ]; then
+    [ "$(id -u)" = 0 ] || fail "containers need root: become root (sudo -s) and run it again"
+    case $generation in
+        1.6) tests/conformance/build.sh conform critest crictl kubelet ;;
+        2) tests/conformance/build.sh conform critest crictl containerd runc cni kubelet ;;
+        *) fail "CONTAINERD=$generation: 1.6 or 2" ;;
+    esac
+    KUBELET_INSIDE=1 exec unshare --net --ipc --mount "$0"
+fi
+# Bidirectional mounts need a shared tree; this one ends with the namespace.
+mount --make-rshared /
+for place in /var/lib/kubelet /var/log/containers /var/log/pods; do
+    mkdir -p "$place"
+    mount -t tmpfs -o mode=755 kubelet "$place"
+done
+
+rm -rf "$report"
+mkdir -p "$report"
+. tests/conformance/node.sh
+
+# The kubelet's cgroups have a root of their own, in each hierarchy.
+cgroup=cricket-kubelet-$$
+cgroups() {
+    for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/*; do
+        [ -f "$hierarchy/cgroup.procs" ] && [ ! -L "$hierarchy" ] && echo "$hierarchy/$cgroup"
+    done
+    return 0
+}
+clean_up_more() {
+    for pid in $(grep -lzF "$dir/" /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3); do
+        [ "$pid" = $$ ] || kill -KILL "$pid" 2>/dev/null
+    done
+    for path in $(cgroups); do
+        find "$path" -depth -type d -exec rmdir {} + 2>/dev/null
+    done
+}
+for path in $(cgroups); do
+    mkdir "$path"
+    for file in cpuset.cpus cpuset.mems; do
+        [ ! -f "$path/$file" ] || [ -s "$path/../cgroup.controllers" ] || cat "$path/../$file" >"$path/$file"
+    done
+done
+
+# A registry that wants a name and a password, over the same images, and the provider that has them. The line is bcrypt's of
+# `ring:secret`.
+cat >"$dir/private.yml" <<YAML
+version: 0.1
+log: {level: info, accesslog: {disabled: true}}
+storage: {filesystem: {rootdirectory: $dir/registry}}
+http: {addr: "127.0.0.1:5001"}
+auth: {htpasswd: {realm: ring, path: $dir/htpasswd}}
+YAML
+echo 'ring:$2y$04$tnyhVaQLiArcrnXBr4T96.DEkVYhVLXS2YjBCCm2Fagj27lHotpRG' >"$dir/htpasswd"
+start "$report/private.log" docker-registry serve "$dir/private.yml"
+mkdir -p "$dir/certs.d/private.ring.test" "$dir/providers"
+printf 'server = "http://127.0.0.1:5001"\n' >"$dir/certs.d/private.ring.test/hosts.toml"
+cat >"$dir/providers/ring-provider" <<SH
+#!/bin/sh
+cat >>"$dir/asked"
+echo '{"apiVersion": "credentialprovider.kubelet.k8s.io/v1", "kind": "CredentialProviderResponse", "cacheKeyType": "Registry",
+  "auth": {"private.ring.test": {"username": "ring", "password": "secret"}}}'
+SH
+chmod 755 "$dir/providers/ring-provider"
+
+status=0
+RING_DIR=$dir RING_REPORT=$report RING_BIN=$bin RING_SOCKET=$socket RING_CONTAINERD=$dir/containerd.sock RING_CGROUP=/$cgroup \
+    RING_GENERATION=$generation RING_SUBJECT=$subject "$bin/kubelet-scenarios" -test.v -test.timeout 25m -test.parallel 8 \
+    -test.run "${ONLY:-.}" >"$report/scenarios.log" 2>&1 || status=$?
+# A line for each scenario; all that the ones that failed have said.
+grep -E '^ *--- (PASS|FAIL|SKIP)' "$report/scenarios.log" | sed -E 's/^( *)--- /\1/' || true
+[ $status = 0 ] || grep -vE '^ *(=== |--- PASS)' "$report/scenarios.log" | head -300
+count() {
+    grep -cE "^--- $1" "$report/scenarios.log" || true
+}
+echo "$(count PASS) passed, $(count FAIL) failed, $(count SKIP) skipped"
+exit $status
