@@ -68,7 +68,17 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	return m.Run()
+	status := m.Run()
+	// After all scenarios, those that run beside each other too.
+	began := time.Now()
+	left := leftovers()
+	verdict := "PASS"
+	if len(left) > 0 {
+		verdict, status = "FAIL", 1
+		fmt.Println(strings.Join(left, "\n"))
+	}
+	fmt.Printf("--- %s: NothingIsLeft (%.2fs)\n", verdict, time.Since(began).Seconds())
+	return status
 }
 
 // gates of features that are not on by themselves, and more of them.
