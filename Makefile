@@ -7,7 +7,7 @@ export FLAGS := --locked --target $(TARGET)$(if $(wildcard vendor/config.toml), 
 export CARGO_TARGET_DIR := $(CURDIR)/target
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help build debug test conformance kubelet-test vm-test bench demo lint vendor clean
+.PHONY: help build debug test conformance kubelet-test kubelet-bench vm-test bench demo lint vendor clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
@@ -32,6 +32,10 @@ conformance: ## critest on a cricket of its own; CONTAINERD=1.6 or 2, SHIM=runc-
 kubelet-test: ## a real kubelet before a cricket of its own; CONTAINERD=1.6 or 2, PEER=1, ONLY=regexp of scenarios; as root
 	tools/setup.sh conformance && $(MAKE) build
 	tests/kubelet/run.sh
+
+kubelet-bench: ## twenty pods under a kubelet, cricket beside containerd's own CRI plugin; CONTAINERD=1.6 or 2, ROUNDS=n; as root
+	tools/setup.sh conformance && $(MAKE) build
+	tests/kubelet/bench.sh
 
 vm-test: ## a whole node in virtual machines: cgroup v2, systemd, AppArmor; ONLY=selftest,small for a part; as root
 	tools/setup.sh vm && $(MAKE) build
