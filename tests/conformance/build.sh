@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds what conformance needs from pinned Go modules into target/conformance/bin: `build.sh conform critest crictl
-# containerd runc cni wire`, or those of them that are named; `kubelet` too, with its scenarios, if it is named. What was built from the same pins by the same script is kept.
+# containerd runc cni wire`, or those of them that are named; `kubelet` too, with its scenarios, if it is named. What was built from
+# the same pins by the same script is kept.
 # Nothing of this is needed to build or to run cricket.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)

@@ -10,32 +10,11 @@
 set -eu -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
-generation=${CONTAINERD:-1.6}
-subject=cricket
-[ "${PEER:-}" = 1 ] && subject=peer
-bin=$PWD/target/conformance/bin
-report=$PWD/target/conformance/$subject-$generation
-
-fail() {
-    echo "conformance: $*" >&2
-    exit 1
-}
-
-if [ -z "${CONFORMANCE_INSIDE:-}" ]; then
-    [ "$(id -u)" = 0 ] || fail "containers need root: become root (sudo -s) and run it again"
-    case $generation in
-        1.6) "$here/build.sh" conform critest crictl ;;
-        2) "$here/build.sh" conform critest crictl containerd runc cni ;;
-        *) fail "CONTAINERD=$generation: 1.6 or 2" ;;
-    esac
-    # Its ports, links and rules meet those of nobody else, and end with it; segments of shared memory too.
-    CONFORMANCE_INSIDE=1 exec unshare --net --ipc "$0"
-fi
-
-rm -rf "$report"
-mkdir -p "$report"
 ring=conformance
-. "$here/node.sh"
+. tests/conformance/node.sh
+inside '' --net --ipc
+start_node
+echo "conformance: $("$bin/critest" -version 2>/dev/null | head -1)"
 
 # critest REPORT EXPRESSION: runs the specs that match, and leaves a report and a log.
 critest() {

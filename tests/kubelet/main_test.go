@@ -29,7 +29,6 @@ var (
 	bin        = os.Getenv("RING_BIN")
 	socket     = os.Getenv("RING_SOCKET")
 	containerd = os.Getenv("RING_CONTAINERD")
-	generation = os.Getenv("RING_GENERATION")
 	subject    = os.Getenv("RING_SUBJECT")
 	cgroupRoot = os.Getenv("RING_CGROUP")
 )
@@ -145,9 +144,6 @@ func startKubelet(more map[string]any) error {
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 		if body, err := get("/healthz"); err == nil && body == "ok" {
 			return nil
-		}
-		if started[path].ProcessState != nil {
-			break
 		}
 	}
 	return fmt.Errorf("the kubelet does not get healthy: see %s/kubelet.log", report)

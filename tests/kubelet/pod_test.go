@@ -94,12 +94,18 @@ func (p *pod) remove() {
 func (p *pod) gone() {
 	p.t.Helper()
 	p.remove()
-	label := map[string]string{"io.kubernetes.pod.name": p.full()}
 	within(p.t, patience, "the end of "+p.name, func() bool {
-		sandboxes, err := runtime.ListPodSandbox(p.t.Context(), &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{
-			LabelSelector: label, State: &cri.PodSandboxStateValue{State: cri.PodSandboxState_SANDBOX_READY}}})
-		return err == nil && len(sandboxes.Items) == 0
+		sandboxes, err := p.readySandboxes()
+		return err == nil && len(sandboxes) == 0
 	})
+}
+
+// readySandboxes of the pod, as the runtime lists them.
+func (p *pod) readySandboxes() ([]*cri.PodSandbox, error) {
+	answer, err := runtime.ListPodSandbox(p.t.Context(), &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{
+		LabelSelector: map[string]string{"io.kubernetes.pod.name": p.full()},
+		State:         &cri.PodSandboxStateValue{State: cri.PodSandboxState_SANDBOX_READY}}})
+	return answer.GetItems(), err
 }
 
 // get is the pod as the kubelet has it; without a name if it has none.
@@ -221,8 +227,8 @@ func (p *pod) session(protocol, name, stdin string, command ...string) (string, 
 	p.t.Helper()
 	query := url.Values{"command": command, "output": {"1"}, "error": {"1"}}
 	options := remotecommand.StreamOptions{}
-	var out, errors buffer
-	options.Stdout, options.Stderr = &out, &errors
+	var out, complaint buffer
+	options.Stdout, options.Stderr = &out, &complaint
 	if stdin != "" {
 		query.Set("input", "1")
 		options.Stdin = io.LimitReader(strings.NewReader(stdin), int64(len(stdin)))
@@ -234,15 +240,13 @@ func (p *pod) session(protocol, name, stdin string, command ...string) (string, 
 	var exit exec.CodeExitError
 	switch {
 	case err == nil:
-	case asExit(err, &exit):
+	case errors.As(err, &exit):
 		code = exit.Code
 	default:
 		p.t.Fatalf("exec %v: %v", command, err)
 	}
-	return out.String(), errors.String(), code
+	return out.String(), complaint.String(), code
 }
-
-func asExit(err error, exit *exec.CodeExitError) bool { return errors.As(err, exit) }
 
 // sh runs a command line that must succeed, and returns what it says.
 func (p *pod) sh(name, line string) string {

@@ -9,27 +9,9 @@
 set -eu -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
-generation=${CONTAINERD:-1.6}
-subject=cricket
-[ "${PEER:-}" = 1 ] && subject=peer
 ring=kubelet
-bin=$PWD/target/conformance/bin
-report=$PWD/target/kubelet/$subject-$generation
-
-fail() {
-    echo "kubelet: $*" >&2
-    exit 1
-}
-
-if [ -z "${KUBELET_INSIDE:-}" ]; then
-    [ "$(id -u)" = 0 ] || fail "containers need root: become root (sudo -s) and run it again"
-    case $generation in
-        1.6) tests/conformance/build.sh conform critest crictl kubelet ;;
-        2) tests/conformance/build.sh conform critest crictl containerd runc cni kubelet ;;
-        *) fail "CONTAINERD=$generation: 1.6 or 2" ;;
-    esac
-    KUBELET_INSIDE=1 exec unshare --net --ipc --mount "$0"
-fi
+. tests/conformance/node.sh
+inside kubelet --net --ipc --mount
 # Bidirectional mounts need a shared tree; this one ends with the namespace.
 mount --make-rshared /
 for place in /var/lib/kubelet /var/log/containers /var/log/pods; do
@@ -37,9 +19,7 @@ for place in /var/lib/kubelet /var/log/containers /var/log/pods; do
     mount -t tmpfs -o mode=755 kubelet "$place"
 done
 
-rm -rf "$report"
-mkdir -p "$report"
-. tests/conformance/node.sh
+start_node
 
 # The kubelet's cgroups have a root of their own, in each hierarchy.
 cgroup=cricket-kubelet-$$
@@ -66,15 +46,8 @@ done
 
 # A registry that wants a name and a password, over the same images, and the provider that has them. The line is bcrypt's of
 # `ring:secret`.
-cat >"$dir/private.yml" <<YAML
-version: 0.1
-log: {level: info, accesslog: {disabled: true}}
-storage: {filesystem: {rootdirectory: $dir/registry}}
-http: {addr: "127.0.0.1:5001"}
-auth: {htpasswd: {realm: ring, path: $dir/htpasswd}}
-YAML
 echo 'ring:$2y$04$tnyhVaQLiArcrnXBr4T96.DEkVYhVLXS2YjBCCm2Fagj27lHotpRG' >"$dir/htpasswd"
-start "$report/private.log" docker-registry serve "$dir/private.yml"
+registry private 5001 "auth: {htpasswd: {realm: ring, path: $dir/htpasswd}}"
 mkdir -p "$dir/certs.d/private.ring.test" "$dir/providers"
 printf 'server = "http://127.0.0.1:5001"\n' >"$dir/certs.d/private.ring.test/hosts.toml"
 cat >"$dir/providers/ring-provider" <<SH
@@ -87,7 +60,7 @@ chmod 755 "$dir/providers/ring-provider"
 
 status=0
 RING_DIR=$dir RING_REPORT=$report RING_BIN=$bin RING_SOCKET=$socket RING_CONTAINERD=$dir/containerd.sock RING_CGROUP=/$cgroup \
-    RING_GENERATION=$generation RING_SUBJECT=$subject "$bin/kubelet-scenarios" -test.v -test.timeout 25m -test.parallel 8 \
+    RING_SUBJECT=$subject "$bin/kubelet-scenarios" -test.v -test.timeout 25m -test.parallel 8 \
     -test.run "${ONLY:-.}" >"$report/scenarios.log" 2>&1 || status=$?
 # A line for each scenario; all that the ones that failed have said.
 grep -E '^ *--- (PASS|FAIL|SKIP)' "$report/scenarios.log" | sed -E 's/^( *)--- /\1/' || true

@@ -73,7 +73,7 @@ containers:
 	unchanged("a kill of containerd")
 }
 
-// lines of the log, each a number that follows the one before, over all files of the log.
+// lines of the log, each a number that follows the one before, in the file that is written now.
 func (p *pod) lines(when string) int {
 	p.t.Helper()
 	paths, _ := filepath.Glob(filepath.Join(dir, "pod-logs", "default_"+p.full()+"_*", "main", "0.log"))
@@ -110,12 +110,11 @@ func (p *pod) lines(when string) int {
 func TestASandboxThatDies(t *testing.T) {
 	p := running(t, "dies", sleeper)
 	before := status(p.get(), "main").ContainerID
-	sandboxes, err := runtime.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{
-		LabelSelector: map[string]string{"io.kubernetes.pod.name": p.full()}}})
-	if err != nil || len(sandboxes.Items) != 1 {
+	sandboxes, err := p.readySandboxes()
+	if err != nil || len(sandboxes) != 1 {
 		t.Fatalf("%v %v", sandboxes, err)
 	}
-	if _, err := runtime.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: sandboxes.Items[0].Id}); err != nil {
+	if _, err := runtime.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: sandboxes[0].Id}); err != nil {
 		t.Fatal(err)
 	}
 	p.await("another container", func(pod v1.Pod) bool { return status(pod, "main").ContainerID != before && ready(pod) })
