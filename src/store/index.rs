@@ -75,6 +75,13 @@ impl<V> Store<V> {
         self.inner.lock().by_id.get(id).map(|entry| entry.value.clone())
     }
 
+    /// The object with this reserved name, if it is made.
+    pub fn named(&self, name: &str) -> Option<Arc<V>> {
+        let inner = self.inner.lock();
+        let id = inner.by_name.get(name)?;
+        inner.by_id.get(id).map(|entry| entry.value.clone())
+    }
+
     /// As [`Store::get`], with a missing object as `None`.
     ///
     /// # Errors
@@ -144,8 +151,11 @@ mod tests {
         assert_eq!(kind(store.reserve("a", "2")), Some(Kind::AlreadyExists));
         assert_eq!(kind(store.get("1")), Some(Kind::NotFound));
         drop(slot);
-        store.reserve("a", "2").unwrap().fill(2);
+        let slot = store.reserve("a", "2").unwrap();
+        assert!(store.named("a").is_none(), "it is not made");
+        slot.fill(2);
         assert_eq!(*store.get("2").unwrap(), 2);
+        assert_eq!(store.named("a").as_deref(), Some(&2));
         assert_eq!(kind(store.reserve("a", "3")), Some(Kind::AlreadyExists));
         store.remove("2");
         store.remove("2");
