@@ -156,6 +156,10 @@ fn kind(status: &RpcStatus) -> Kind {
     match status.code() {
         RpcStatusCode::UNKNOWN if says("context deadline exceeded") => Kind::DeadlineExceeded,
         RpcStatusCode::UNKNOWN if says("context canceled") => Kind::Canceled,
+        // So does what the kernel said.
+        RpcStatusCode::UNKNOWN if says("no space left on device") || says("disk quota exceeded") => {
+            Kind::ResourceExhausted
+        }
         code => u8::try_from(i32::from(code)).map_or(Kind::Unknown, Kind::from_code),
     }
 }
@@ -188,6 +192,8 @@ mod tests {
         assert_eq!(of(RpcStatusCode::UNKNOWN, "context deadline exceeded: unknown").kind(), Kind::DeadlineExceeded);
         assert_eq!(of(RpcStatusCode::UNKNOWN, "wait: context canceled").kind(), Kind::Canceled);
         assert_eq!(of(RpcStatusCode::UNKNOWN, "runc did not").kind(), Kind::Unknown);
+        let full = "mkdir /var/lib/containerd/x: no space left on device: unknown";
+        assert_eq!(of(RpcStatusCode::UNKNOWN, full).kind(), Kind::ResourceExhausted);
         assert_eq!(of(RpcStatusCode::DATA_LOSS, "").kind(), Kind::Unknown);
     }
 

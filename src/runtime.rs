@@ -159,6 +159,13 @@ impl Runtime {
         self.became_ready.notify_all();
     }
 
+    /// What keeps requests from being served, if they are not served yet.
+    pub fn set_not_ready_because(&self, why: &Error) {
+        if let Some(reason) = &mut *self.not_ready.lock() {
+            *reason = why.to_string();
+        }
+    }
+
     /// Blocks until requests are served.
     ///
     /// # Errors
