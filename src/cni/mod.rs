@@ -14,6 +14,7 @@ mod exec;
 mod result;
 #[cfg(test)]
 mod scripted;
+mod torn;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -95,6 +96,19 @@ impl Cni {
     /// somebody else's.
     pub fn attachments(&self) -> Result<Vec<(String, PathBuf)>> {
         cache::all(&self.cache_dir)
+    }
+
+    /// Addresses of today's network that a power cut has torn from their owners: the files that hold them.
+    pub fn torn(&self) -> Vec<PathBuf> {
+        self.network().map(|network| torn::find(&network)).unwrap_or_default()
+    }
+
+    /// Gives one of [`Cni::torn`] back. Idempotent; what is not torn after all is left alone.
+    ///
+    /// # Errors
+    /// `Unavailable` while a plugin is at work there.
+    pub fn remove_torn(&self, address: &Path) -> Result<()> {
+        torn::remove(address)
     }
 
     fn attach(&self, call: &Call, network: &Network, at: &Attachment<'_>) -> Result<Outcome> {

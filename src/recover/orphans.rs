@@ -59,6 +59,8 @@ pub enum Orphan {
     Sandbox(SandboxId, PathBuf),
     /// The place of a sandbox in the network: its namespace is gone.
     Attachment(SandboxId),
+    /// An address of the pod network: the file that stands for it.
+    Address(PathBuf),
 }
 
 impl fmt::Display for Orphan {
@@ -75,6 +77,7 @@ impl fmt::Display for Orphan {
             Orphan::Attachment(id) => {
                 write!(f, "the addresses of pod sandbox {id}, which does not exist, nor does its network namespace")
             }
+            Orphan::Address(path) => write!(f, "{}: a power cut took the name of who has the address", path.display()),
         }
     }
 }
@@ -93,6 +96,7 @@ impl Orphan {
                 sandbox::teardown(rt, call, &Sandbox::from_record(&record, SandboxState::NotReady))
             }
             Orphan::Attachment(id) => sandbox::detach(rt, call, id, &PodSandboxConfig::default(), &rt.layout.netns(id)),
+            Orphan::Address(path) => rt.cni.remove_torn(path),
         }
     }
 }
@@ -145,6 +149,7 @@ pub fn find(at: &Place<'_>, call: &Call) -> Result<Vec<Orphan>> {
             found.insert(Orphan::Attachment(id));
         }
     }
+    found.extend(at.cni.torn().into_iter().map(Orphan::Address));
     Ok(found.into_iter().collect())
 }
 

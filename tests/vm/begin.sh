@@ -5,6 +5,7 @@ set -u
 boot=$(cat /vm/out/boots 2>/dev/null || echo 0)
 boot=$((boot + 1))
 echo $boot >/vm/out/boots
+sync /vm/out/boots
 status=0
 /bin/bash -eu -o pipefail /vm/scenario.sh $boot || status=$?
 journalctl --unit cricket --output cat --no-pager >/vm/out/cricket.log

@@ -72,10 +72,12 @@ JSON
     rm -r $dir
 }
 
-# run_pod NAME COMMAND: a pod with one container that runs a line of shell, as a kubelet would ask for it. Variables: LIMIT
-# of its memory in bytes, PID=0 for a PID namespace that is the pod's, GRACE for the seconds that the pod has to end.
-run_pod() {
-    local dir=/var/tmp/pods/$1 logs=/var/log/pods/vm_$1_uid-$1
+# pod_files NAME COMMAND: $dir/pod.json and $dir/container.json of a pod with one container that runs a line of shell, as a
+# kubelet would ask for it. Variables: LIMIT of its memory in bytes, PID=0 for a PID namespace that is the pod's, GRACE for
+# the seconds that the pod has to end.
+pod_files() {
+    dir=/var/tmp/pods/$1
+    local logs=/var/log/pods/vm_$1_uid-$1
     local options="\"security_context\": {\"namespace_options\": {\"pid\": ${PID:-1}}}"
     mkdir -p "$dir" "$logs"
     cat >"$dir/pod.json" <<JSON
@@ -87,6 +89,12 @@ JSON
  "annotations": {"io.kubernetes.pod.terminationGracePeriod": "${GRACE:-5}"},
  "command": ["sh", "-c", "$2"], "linux": {"resources": {"memory_limit_in_bytes": ${LIMIT:-0}}, $options}}
 JSON
+}
+
+# run_pod NAME COMMAND: such a pod.
+run_pod() {
+    local dir
+    pod_files "$@"
     crictl run --no-pull "$dir/container.json" "$dir/pod.json" >"$dir/id"
 }
 

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Boots a whole node in a virtual machine under software emulation for each scenario of tests/vm/scenarios, without any
 # network, and judges it. ONLY=name,name takes some of them. What a machine said and wrote is in target/vm/<scenario>: the
-# console, the journal as it came out of the second serial port, our logs.
+# console, the journal as it came out of the second serial port, our logs. CUTS=n is how often the power goes in power-cut,
+# SEED=n when.
 set -eu -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
 out=$PWD/target/vm
 cricket=$(realpath "${CRICKET_BIN:-$PRODUCT}")
-only=${ONLY:-selftest,small,reboot}
+only=${ONLY:-selftest,small,reboot,power-cut}
 
 fail() {
     echo "vm: $*" >&2
@@ -42,12 +43,14 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
-# What a scenario wants: megabytes of memory, seconds for each boot, boots, and what it needs besides the product.
+# What a scenario wants: megabytes of memory, seconds for each boot, boots, how many of them end by a power cut, and what it
+# needs besides the product.
 machine() {
-    memory=1024 seconds=400 boots=1 programs=
+    memory=1024 seconds=400 boots=1 cuts=0 programs=
     case $1 in
     small) memory=256 seconds=900 programs=crictl ;;
     reboot) boots=2 seconds=400 programs=crictl ;;
+    power-cut) cuts=${CUTS:-10} boots=$((cuts + 1)) programs=crictl ;;
     critest-*) memory=2048 seconds=2400 programs="conform critest crictl" ;;
     esac
 }
@@ -62,6 +65,7 @@ payload() {
     cp "$here/scenarios/$1.sh" "$tree/scenario.sh"
     cp -r dist "$tree/dist"
     cp "$cricket" "$tree/cricket"
+    echo "$boots" >"$tree/last"
     for program in $programs; do
         cp "target/conformance/bin/$program" "$tree/bin/"
     done
@@ -77,9 +81,26 @@ results() {
     rm -r "$work/out"
 }
 
-# boot NAME: once, until the machine is off; ends it if that takes too long.
+# cut: ends the machine between two of its instructions, once its console says that there is something to lose. What it has
+# not given to its disk is lost.
+cut() {
+    local wait
+    for ((i = 0; i < seconds * 5; i++)); do
+        kill -0 "$qemu" 2>/dev/null || return 0
+        if grep -qa 'the load runs' "$work/console" 2>/dev/null; then
+            wait=$((2000 + RANDOM % 20000))
+            sleep "$((wait / 1000)).$(printf %03d $((wait % 1000)))"
+            pkill -KILL -P "$qemu" || true
+            return
+        fi
+        sleep 0.2
+    done
+}
+
+# boot NAME [cut]: once, until the machine is off; ends it if that takes too long.
 boot() {
     local status=0
+    : >"$work/console"
     timeout --kill-after=5 "$seconds" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m $memory \
         -display none -monitor none -nic none -no-reboot -kernel "$out/vmlinuz" -initrd "$out/initrd" \
         -append "root=/dev/vda rw console=ttyS0 quiet apparmor=1 security=apparmor panic=-1" \
@@ -87,6 +108,7 @@ boot() {
         -drive "file=$work/payload.img,if=virtio,format=raw,cache=unsafe" \
         -serial "file:$work/console" -serial "file:$work/journal" </dev/null >>"$out/$1/qemu.log" 2>&1 &
     qemu=$!
+    [ -z "${2:-}" ] || cut
     # Not in the foreground, where an interrupt would wait for it.
     wait "$qemu" || status=$?
     qemu=
@@ -104,7 +126,17 @@ scenario() {
     cp --sparse=always "$out/base.img" "$work/disk.img"
     payload "$1"
     for ((n = 0; n < boots; n++)); do
-        boot "$1"
+        if [ $n -lt "$cuts" ]; then
+            boot "$1" cut
+            # 1: the journal was replayed.
+            e2fsck -fp "$work/disk.img" >>"$out/$1/fsck" 2>&1 || [ $? = 1 ] || {
+                echo "failed: the file system is damaged" >"$out/$1/verdict"
+                tail -5 "$out/$1/fsck"
+                return 1
+            }
+        else
+            boot "$1"
+        fi
         results "$1"
         [ ! -f "$out/$1/verdict" ] || break
     done
@@ -115,6 +147,8 @@ scenario() {
     [ "$(cat "$out/$1/verdict" 2>/dev/null)" = passed ]
 }
 
+RANDOM=${SEED:=$$}
+case ,$only, in *,power-cut,*) echo "vm: SEED=$SEED" ;; esac
 passed=0 failed=0
 for name in ${only//,/ }; do
     begun=$SECONDS
