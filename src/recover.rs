@@ -3,6 +3,7 @@
 //! A sandbox is what its record says; a container is what containerd's record says, together with its task and our
 //! status file. Directories and snapshots without a record are left-overs of a killed daemon.
 
+use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
@@ -14,6 +15,7 @@ use protobuf::Message;
 use crate::call::Call;
 use crate::cgroup;
 use crate::clock;
+use crate::cni::Left;
 use crate::container::{self, IMAGE_VOLUME, METADATA_TYPE, OWN_SNAPSHOT};
 use crate::containerd::{Record, SnapshotRef, Task, TaskState};
 use crate::error::{Context, Error, Idempotent, Kind, Result};
@@ -35,8 +37,9 @@ const UNDO_BUDGET: Duration = Duration::from_secs(10);
 /// Only if containerd or our directories cannot be read at all; trouble with one object is logged, and the object is
 /// kept in a state that lets the kubelet remove it.
 pub fn recover(rt: &Runtime, call: &Call) -> Result<()> {
+    let plugins = LazyCell::new(Left::find as fn() -> Left);
     for id in entries(&rt.layout.sandboxes())? {
-        if let Err(e) = recover_sandbox(rt, call, &SandboxId::from_record(&id)) {
+        if let Err(e) = recover_sandbox(rt, call, &SandboxId::from_record(&id), &plugins) {
             log::error!("pod sandbox {id} cannot be recovered: {e}");
         }
     }
@@ -81,7 +84,8 @@ fn entries(dir: &Path) -> Result<Vec<String>> {
         .map_err(Error::from)
 }
 
-fn recover_sandbox(rt: &Runtime, call: &Call, id: &SandboxId) -> Result<()> {
+/// `plugins` are looked for only if they may be at work: not for a sandbox that stands, nor for none.
+fn recover_sandbox(rt: &Runtime, call: &Call, id: &SandboxId, plugins: &LazyCell<Left>) -> Result<()> {
     if rt.sandboxes.exact(id.as_str()).is_some() {
         return Ok(());
     }
@@ -95,6 +99,9 @@ fn recover_sandbox(rt: &Runtime, call: &Call, id: &SandboxId) -> Result<()> {
     // Without a readable record, or half made: to be undone. An empty record is of that phase.
     let record = records::Sandbox { id: id.to_string(), ..record };
     let sandbox = Sandbox::from_record(&record, SandboxState::NotReady);
+    if record.phase != Phase::READY.into() {
+        plugins.end(id.as_str()).unwrap_or_else(|e| log::warn!("network of pod sandbox {id}: {e}"));
+    }
     if record.phase == Phase::PREPARING.into() {
         match sandbox::teardown(rt, &call.at_most(UNDO_BUDGET), &sandbox) {
             Ok(()) => {
