@@ -186,6 +186,25 @@ fn a_half_made_sandbox_is_undone() {
 }
 
 #[test]
+fn a_sandbox_whose_namespace_was_not_pinned_yet_is_undone() {
+    let mut world = World::new();
+    let pod = world.pod("a");
+    let file = record_file(&world, &pod);
+    let mut record: records::Sandbox = record::read(&file).expect("readable").expect("there");
+    world.shut_down();
+    record.phase = Phase::PREPARING.into();
+    record::write(&file, &record, Durability::Memory).expect("write");
+    // The file is made, and then the namespace mounted on it.
+    let pin = world.dir.path().join(format!("netns/cricket-{pod}"));
+    namespace::unpin(&pin).expect("unpin");
+    fs::write(&pin, "").expect("write");
+    world.boot();
+    assert!(world.sandboxes.list().is_empty());
+    assert_eq!(world.cni.last_netns(), "", "plugins are not told of what is no namespace");
+    world.assert_clean(&["a"]);
+}
+
+#[test]
 fn a_sandbox_whose_record_was_not_written_yet_is_undone() {
     let mut world = World::new();
     let at = world.dir.path().to_owned();
