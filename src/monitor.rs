@@ -161,7 +161,7 @@ fn handle_all(rt: &Arc<Runtime>, events: &mut dyn EventStream) -> Result<()> {
 /// What calls containerd goes to the workers.
 fn handle(rt: &Arc<Runtime>, event: Event) {
     match event {
-        Event::TaskExit { id, exec_id: None, exit, .. } => {
+        Event::TaskExit { id, exec_id: None, pid, exit } => {
             let own = rt.clone();
             let Some(container) = rt.containers.exact(&id) else {
                 if let Some(sandbox) = rt.sandboxes.exact(&id) {
@@ -170,7 +170,7 @@ fn handle(rt: &Arc<Runtime>, event: Event) {
                 return;
             };
             hand_over(&rt.workers, "exit", move || {
-                if let Some(settling) = container.begin_settle(exit) {
+                if let Some(settling) = container.begin_settle(pid, exit) {
                     container::settle(&own, settling);
                 }
             });

@@ -73,7 +73,7 @@ pub fn reconcile(rt: &Runtime, call: &Call, container: &Container) -> Result<()>
     }
     match rt.containerd.task(call, container.id.as_str(), None) {
         Ok(task) if task.state == TaskState::Stopped => {
-            if let Some(settling) = container.begin_settle(task.exit) {
+            if let Some(settling) = container.begin_settle(task.pid, task.exit) {
                 settle(rt, settling);
             }
             Ok(())
@@ -81,7 +81,7 @@ pub fn reconcile(rt: &Runtime, call: &Call, container: &Container) -> Result<()>
         Ok(_) => Ok(()),
         Err(e) if e.kind() == Kind::NotFound => {
             let at = clock::now();
-            if let Some(settling) = container.begin_settle(Exit { code: u32::from(u8::MAX), at }) {
+            if let Some(settling) = container.begin_settle(0, Exit { code: u32::from(u8::MAX), at }) {
                 end_with(rt, settling, Ended::unseen(started_at(container), at));
             }
             Ok(())
