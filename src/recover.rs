@@ -7,6 +7,7 @@ use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cricket_proto::records::{self, sandbox::Phase, ContainerStatus};
@@ -168,16 +169,13 @@ fn state(rt: &Runtime, call: &Call, id: &ContainerId, task: Option<&Task>) -> Re
         let started_at = if status.started_at == 0 { clock::now() } else { status.started_at };
         ContainerState::Running { pid: task.pid, started_at }
     };
-    Ok(match (ended(&status), task.map(|t| (t, t.state))) {
+    Ok(match (Ended::of_record(&status), task.map(|t| (t, t.state))) {
         (Some(ended), None) => ContainerState::Exited(ended),
-        // It ended, and only the deletion of its task did not work then.
-        (Some(ended), Some((_, TaskState::Stopped))) => {
-            if let Err(e) = container::destroy(&*rt.containerd, call, id.as_str(), None) {
-                log::warn!("task of container {id}, which has ended (its removal will try again): {e}");
-            }
+        // A start that failed, and could not be undone then.
+        (Some(ended), Some((_, TaskState::Created | TaskState::Running | TaskState::Paused))) => {
+            container::destroy(&*rt.containerd, &call.at_most(UNDO_BUDGET), id.as_str(), None)?;
             ContainerState::Exited(ended)
         }
-        (Some(_), Some(_)) | (None, Some((_, TaskState::Unknown))) => ContainerState::Unknown,
         (None, None) if status.started_at == 0 => ContainerState::Created,
         (None, None) => {
             let ended = Ended::unseen(status.started_at, clock::now());
@@ -186,20 +184,16 @@ fn state(rt: &Runtime, call: &Call, id: &ContainerId, task: Option<&Task>) -> Re
         }
         // Its start was never acknowledged.
         (None, Some((_, TaskState::Created))) => {
-            container::destroy(&*rt.containerd, call, id.as_str(), None)?;
+            container::destroy(&*rt.containerd, &call.at_most(UNDO_BUDGET), id.as_str(), None)?;
             ContainerState::Created
         }
-        (None, Some((task, TaskState::Running | TaskState::Paused | TaskState::Stopped))) => alive(task),
-    })
-}
-
-fn ended(status: &ContainerStatus) -> Option<Ended> {
-    (status.finished_at != 0).then(|| Ended {
-        started_at: status.started_at,
-        finished_at: status.finished_at,
-        code: status.exit_code,
-        reason: status.reason.clone(),
-        message: status.message.clone(),
+        (None, Some((task, TaskState::Running | TaskState::Paused))) => alive(task),
+        // That is written down already, but the rest of it may not be done.
+        (Some(ended), Some((task, TaskState::Stopped))) => {
+            ContainerState::Running { pid: task.pid, started_at: ended.started_at }
+        }
+        (None, Some((task, TaskState::Stopped))) => alive(task),
+        (_, Some((_, TaskState::Unknown))) => ContainerState::Unknown,
     })
 }
 
@@ -239,7 +233,7 @@ fn sweep(rt: &Runtime, call: &Call, records: &[Record]) -> Result<()> {
 }
 
 /// Compares what may run with what containerd says runs, and settles the exits that were missed. After every
-/// (re)connect: the event stream has no memory.
+/// (re)connect: the event stream has no memory. What is left of containers that have ended goes.
 ///
 /// # Errors
 /// If containerd cannot be asked at all; trouble with one container is logged, and a stop of it tries again.
@@ -254,6 +248,15 @@ pub fn reconcile(rt: &Runtime, call: &Call) -> Result<()> {
                 Err(e) if e.kind() == Kind::Unavailable => return Err(e),
                 Err(e) => log::warn!("container {}: {e}", container.id),
                 Ok(()) => {}
+            }
+        }
+    }
+    for task in &tasks {
+        let ended = |c: &Arc<Container>| matches!(c.state(), ContainerState::Exited(_));
+        if rt.containers.exact(&task.id).as_ref().is_some_and(ended) {
+            // containerd was away when it was to go.
+            if let Err(e) = container::destroy(&*rt.containerd, &call.at_most(UNDO_BUDGET), &task.id, None) {
+                log::warn!("task of container {}, which has ended (its removal will try again): {e}", task.id);
             }
         }
     }

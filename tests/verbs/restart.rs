@@ -5,14 +5,14 @@ use std::path::PathBuf;
 
 use cricket::containerd::fake::Fault;
 use cricket::containerd::{Containerd, SnapshotRef};
-use cricket::ids::SandboxId;
+use cricket::ids::{ContainerId, SandboxId};
 use cricket::store::record::{self, Durability};
 use cricket::sys::{mount, namespace};
 use cricket_proto::records::{self, sandbox::Phase};
 use cricket_proto::runtime::{ContainerState, ContainerStatus, PodSandboxState, PodSandboxStatus};
 
 use crate::requests::{self, namespaces, on_host};
-use crate::world::{call, World};
+use crate::world::{call, eventually, World};
 
 /// Two pods, one stopped, and a container in every state.
 struct Node {
@@ -163,6 +163,85 @@ fn a_start_that_was_cut_short_can_be_repeated() {
     world.start(&id).expect("start");
     world.remove_pod(&pod).expect("remove");
     world.assert_clean(&["a"]);
+}
+
+/// What was asked of containerd by a daemon that is gone, and done after the next one had looked.
+fn late_task(world: &World, id: &str) {
+    let task = cricket::containerd::NewTask { id: id.to_owned(), ..Default::default() };
+    world.fake.create_task(&call(), &task).expect("a task");
+}
+
+#[test]
+fn an_exit_is_written_down_before_its_task_goes() {
+    let world = World::new();
+    let (_, id) = world.running("a");
+    let file = world.layout.container_status(&ContainerId::from_record(&id));
+    let (told, seen) = std::sync::mpsc::channel();
+    world.fake.after("delete_task", move || {
+        let record: records::ContainerStatus = record::read(&file).expect("readable").expect("there");
+        told.send(record).expect("somebody waits");
+    });
+    world.exit(&id, 6);
+    let (record, status) = (seen.recv().expect("what was on disk"), world.status(&id));
+    assert_eq!((record.exit_code, record.finished_at), (6, status.finished_at));
+}
+
+#[test]
+fn an_end_that_was_told_stays_whatever_is_found_of_the_task() {
+    for (reconnects, ends) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut world = World::new();
+        let pod = world.pod("a");
+        let id = world.container(&pod, "a");
+        world.fake.fail_at(4, Fault::Refused);
+        world.start(&id).expect_err("a fault");
+        let status = world.status(&id);
+        // Its undo had no success, as when containerd was away by then.
+        late_task(&world, &id);
+        world.fake.start_task(&call(), &id, None).expect("it runs");
+        if ends {
+            world.fake.exit(&id, None, 137);
+        }
+        if reconnects {
+            world.fake.break_streams();
+        } else {
+            world.restart();
+        }
+        eventually("the task is gone", || !world.leftovers().contains(&format!("task:{id}")));
+        assert_eq!(world.status(&id), status);
+        world.remove_pod(&pod).expect("remove");
+        world.assert_clean(&["a"]);
+    }
+}
+
+#[test]
+fn an_end_that_was_told_stays_although_its_task_could_not_be_ended_at_once() {
+    // Each call of the recovery, so that each that ends the task is among them.
+    let mut unknown = 0;
+    for n in 1..=16 {
+        let mut world = World::new();
+        let pod = world.pod("a");
+        let id = world.container(&pod, "a");
+        world.fake.fail_at(4, Fault::Refused);
+        world.start(&id).expect_err("a fault");
+        let status = world.status(&id);
+        late_task(&world, &id);
+        world.fake.start_task(&call(), &id, None).expect("it runs");
+        world.shut_down();
+        world.fake.fail_at(n, Fault::Refused);
+        world.boot();
+        if world.fake.fault_pending() {
+            // Recovery makes fewer calls than that.
+            break;
+        }
+        if world.state(&id) == ContainerState::CONTAINER_UNKNOWN {
+            unknown += 1;
+        }
+        world.stop(&id, 0).expect("stop");
+        assert_eq!(world.status(&id), status, "a fault at call {n}");
+        world.remove_pod(&pod).expect("remove");
+        world.assert_clean(&["a"]);
+    }
+    assert!(unknown > 0, "some fault was in the way of the task's end");
 }
 
 /// The record of a sandbox on disk.
