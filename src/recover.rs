@@ -24,7 +24,7 @@ use crate::ids::{ContainerId, SandboxId};
 use crate::runtime::Runtime;
 use crate::sandbox;
 use crate::store::container::{reserved_name as container_name, Ended};
-use crate::store::record;
+use crate::store::record::{self, Durability};
 use crate::store::sandbox::reserved_name as sandbox_name;
 use crate::store::{Container, ContainerState, Sandbox, SandboxState};
 use crate::sys::tree;
@@ -165,9 +165,9 @@ fn state(rt: &Runtime, call: &Call, id: &ContainerId, task: Option<&Task>) -> Re
         }
         task => task,
     };
-    let alive = |task: &Task| {
-        let started_at = if status.started_at == 0 { clock::now() } else { status.started_at };
-        ContainerState::Running { pid: task.pid, started_at }
+    let alive = |task: &Task| match status.started_at {
+        0 => started_unseen(rt, id, task.pid),
+        started_at => ContainerState::Running { pid: task.pid, started_at },
     };
     Ok(match (Ended::of_record(&status), task.map(|t| (t, t.state))) {
         (Some(ended), None) => ContainerState::Exited(ended),
@@ -195,6 +195,16 @@ fn state(rt: &Runtime, call: &Call, id: &ContainerId, task: Option<&Task>) -> Re
         (None, Some((task, TaskState::Stopped))) => alive(task),
         (_, Some((_, TaskState::Unknown))) => ContainerState::Unknown,
     })
+}
+
+/// It was started, and the daemon that did so was killed before it could write that down: it started now, and the next
+/// daemon is to know.
+fn started_unseen(rt: &Runtime, id: &ContainerId, pid: u32) -> ContainerState {
+    let state = ContainerState::Running { pid, started_at: clock::now() };
+    if let Err(e) = record::write(&rt.layout.container_status(id), &state.record(), Durability::Memory) {
+        log::warn!("container {id} runs, but its start cannot be recorded: {e}");
+    }
+    state
 }
 
 /// Removes directories and snapshots of containers that have no record.

@@ -172,6 +172,22 @@ fn late_task(world: &World, id: &str) {
 }
 
 #[test]
+fn a_start_that_nobody_wrote_down_has_one_time() {
+    let mut world = World::new();
+    let pod = world.pod("a");
+    let id = world.container(&pod, "a");
+    late_task(&world, &id);
+    world.fake.start_task(&call(), &id, None).expect("it runs");
+    world.restart();
+    assert_eq!(world.state(&id), ContainerState::CONTAINER_RUNNING);
+    let status = world.status(&id);
+    world.restart();
+    assert_eq!(world.status(&id), status);
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
+}
+
+#[test]
 fn an_exit_is_written_down_before_its_task_goes() {
     let world = World::new();
     let (_, id) = world.running("a");
