@@ -99,9 +99,12 @@ impl Shared {
         let own = rt.clone();
         // Beside the recovery: it takes as long as starting a program.
         hand_over(&rt.workers, "features", move || own.learn_features());
+        // It writes: what an earlier daemon asked containerd to write is written before it, so that we see all of it.
         rt.containerd.ensure_namespace(&call)?;
         let mut events = rt.containerd.subscribe()?;
-        rt.set_remapping(remapping(&rt.containerd.plugins(&call, SNAPSHOTTERS)?));
+        let snapshotters = rt.containerd.plugins(&call, SNAPSHOTTERS)?;
+        rt.set_remapping(remapping(&snapshotters));
+        rt.set_tasks_dir(container::tasks_dir(&snapshotters));
         image::load::refresh_all(&image::at(rt), &call)?;
         let first = !*recovered;
         if first {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cricket_proto::records::{self, sandbox::Phase, ContainerStatus};
+use cricket_proto::records::{self, container_status::Start, sandbox::Phase, ContainerStatus};
 use protobuf::Message;
 
 use crate::call::Call;
@@ -129,11 +129,17 @@ fn recover_container(rt: &Runtime, call: &Call, record: &Record, task: Option<&T
     }
     let damaged = |e| Error::caused(Kind::Internal, "its metadata is damaged", e);
     let metadata = records::Container::parse_from_bytes(&metadata.value).map_err(damaged)?;
-    let state = state(rt, call, &ContainerId::from_record(&record.id), task).unwrap_or_else(|e| {
-        log::error!("container {} is in an unknown state until it is stopped or removed: {e}", record.id);
+    let id = ContainerId::from_record(&record.id);
+    let status = record::read::<ContainerStatus>(&rt.layout.container_status(&id)).map(Option::unwrap_or_default);
+    let starting = status.as_ref().is_ok_and(|status| status.start != Start::NONE.into());
+    let state = status.and_then(|status| state(rt, call, &id, &status, task)).unwrap_or_else(|e| {
+        log::error!("container {id} is in an unknown state until it is stopped or removed: {e}");
         ContainerState::Unknown
     });
     let container = Container::from_record(&record.id, &metadata, state);
+    if starting {
+        container.set_cut_short();
+    }
     match container::recorded_resources(rt, &container) {
         Ok(Some(resources)) => container.set_resources(resources),
         Ok(None) => {}
@@ -154,8 +160,13 @@ fn recover_container(rt: &Runtime, call: &Call, record: &Record, task: Option<&T
 
 /// What a container does, by its status record and its task. What ended while we were away is called running: it
 /// settles like any other.
-fn state(rt: &Runtime, call: &Call, id: &ContainerId, task: Option<&Task>) -> Result<ContainerState> {
-    let status: ContainerStatus = record::read(&rt.layout.container_status(id))?.unwrap_or_default();
+fn state(
+    rt: &Runtime,
+    call: &Call,
+    id: &ContainerId,
+    status: &ContainerStatus,
+    task: Option<&Task>,
+) -> Result<ContainerState> {
     let asked;
     let task = match task {
         // Its shim did not answer in time for the list.
@@ -169,7 +180,7 @@ fn state(rt: &Runtime, call: &Call, id: &ContainerId, task: Option<&Task>) -> Re
         0 => started_unseen(rt, id, task.pid),
         started_at => ContainerState::Running { pid: task.pid, started_at },
     };
-    Ok(match (Ended::of_record(&status), task.map(|t| (t, t.state))) {
+    Ok(match (Ended::of_record(status), task.map(|t| (t, t.state))) {
         (Some(ended), None) => ContainerState::Exited(ended),
         // A start that failed, and could not be undone then.
         (Some(ended), Some((_, TaskState::Created | TaskState::Running | TaskState::Paused))) => {
@@ -182,11 +193,15 @@ fn state(rt: &Runtime, call: &Call, id: &ContainerId, task: Option<&Task>) -> Re
             container::record_end(rt, id, &ended);
             ContainerState::Exited(ended)
         }
-        // Its start was never acknowledged.
-        (None, Some((_, TaskState::Created))) => {
-            container::destroy(&*rt.containerd, &call.at_most(UNDO_BUDGET), id.as_str(), None)?;
+        // It was never asked to run, and containerd is about to take it back, or would be.
+        (None, Some(_)) if status.start == Start::CREATING.into() => {
+            if let Err(e) = container::destroy(&*rt.containerd, &call.at_most(UNDO_BUDGET), id.as_str(), None) {
+                log::info!("end the task of container {id}, whose start was cut short (the next one tries again): {e}");
+            }
             ContainerState::Created
         }
+        // Its start was never acknowledged.
+        (None, Some((_, TaskState::Created))) => not_started(rt, &call.at_most(UNDO_BUDGET), id)?,
         (None, Some((task, TaskState::Running | TaskState::Paused))) => alive(task),
         // That is written down already, but the rest of it may not be done.
         (Some(ended), Some((task, TaskState::Stopped))) => {
@@ -195,6 +210,17 @@ fn state(rt: &Runtime, call: &Call, id: &ContainerId, task: Option<&Task>) -> Re
         (None, Some((task, TaskState::Stopped))) => alive(task),
         (_, Some((_, TaskState::Unknown))) => ContainerState::Unknown,
     })
+}
+
+/// Takes away a task that was not started; or finds that it was, by an earlier daemon whose call goes on.
+fn not_started(rt: &Runtime, call: &Call, id: &ContainerId) -> Result<ContainerState> {
+    if rt.containerd.delete_task(call, id.as_str(), None).or_gone().is_err() {
+        match rt.containerd.task(call, id.as_str(), None) {
+            Ok(task) if task.state != TaskState::Created => return Ok(started_unseen(rt, id, task.pid)),
+            _ => container::destroy(&*rt.containerd, call, id.as_str(), None)?,
+        }
+    }
+    Ok(ContainerState::Created)
 }
 
 /// It was started, and the daemon that did so was killed before it could write that down: it started now, and the next

@@ -43,6 +43,8 @@ struct Inner {
     oom_file: Option<PathBuf>,
     /// An exit that was seen while the start verb still ran, and of which process.
     early_exit: Option<(u32, Exit)>,
+    /// An earlier daemon ended while it was starting it.
+    cut_short: bool,
     /// Its limits since they were updated; until then those of its configuration count.
     resources: Option<LinuxContainerResources>,
 }
@@ -97,6 +99,7 @@ impl Container {
                 oom: false,
                 oom_file: None,
                 early_exit: None,
+                cut_short: false,
                 resources: None,
             }),
             changed: Condvar::new(),
@@ -188,6 +191,16 @@ impl Container {
             }
         };
         Err(Error::precondition(format!("container {} is being {busy}: try again", self.id)))
+    }
+
+    /// An earlier daemon ended while it was starting it: containerd may be at work on that yet.
+    pub fn was_cut_short(&self) -> bool {
+        self.inner.lock().cut_short
+    }
+
+    /// See [`Container::was_cut_short`].
+    pub fn set_cut_short(&self) {
+        self.inner.lock().cut_short = true;
     }
 
     /// What it may use now.

@@ -8,7 +8,7 @@ use cricket::containerd::{Containerd, SnapshotRef};
 use cricket::ids::{ContainerId, SandboxId};
 use cricket::store::record::{self, Durability};
 use cricket::sys::{mount, namespace};
-use cricket_proto::records::{self, sandbox::Phase};
+use cricket_proto::records::{self, container_status::Start, sandbox::Phase};
 use cricket_proto::runtime::{ContainerState, ContainerStatus, PodSandboxState, PodSandboxStatus};
 
 use crate::requests::{self, namespaces, on_host};
@@ -169,6 +169,75 @@ fn a_start_that_was_cut_short_can_be_repeated() {
 fn late_task(world: &World, id: &str) {
     let task = cricket::containerd::NewTask { id: id.to_owned(), ..Default::default() };
     world.fake.create_task(&call(), &task).expect("a task");
+}
+
+/// As a daemon leaves a container that is killed while it starts it.
+fn mark(world: &World, id: &str, start: Start) {
+    let record = records::ContainerStatus { start: start.into(), ..Default::default() };
+    let file = world.layout.container_status(&ContainerId::from_record(id));
+    record::write(&file, &record, Durability::Memory).expect("write");
+}
+
+#[test]
+fn what_was_never_asked_to_run_can_be_started_whatever_containerd_says_of_its_task() {
+    let mut world = World::new();
+    let pod = world.pod("a");
+    let ids = ["made", "ended", "ran"].map(|name| world.container(&pod, name));
+    mark(&world, &ids[0], Start::CREATING);
+    mark(&world, &ids[1], Start::CREATING);
+    mark(&world, &ids[2], Start::STARTING);
+    world.shut_down();
+    ids.iter().for_each(|id| late_task(&world, id));
+    // containerd takes it back at this moment; the last one has come to its end by itself.
+    for (id, code) in [(&ids[1], 137), (&ids[2], 4)] {
+        world.fake.start_task(&call(), id, None).expect("it runs");
+        world.fake.exit(id, None, code);
+    }
+    world.boot();
+    for id in &ids[..2] {
+        assert_eq!(world.state(id), ContainerState::CONTAINER_CREATED);
+        world.start(id).expect("start");
+    }
+    world.await_exit(&ids[2]);
+    assert_eq!(world.status(&ids[2]).exit_code, 4);
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
+}
+
+#[test]
+fn a_task_that_an_earlier_daemon_asked_for_and_that_came_late_does_not_hold_up_a_start() {
+    let mut world = World::new();
+    let pod = world.pod("a");
+    let (id, unused) = (world.container(&pod, "a"), world.container(&pod, "b"));
+    mark(&world, &id, Start::CREATING);
+    mark(&world, &unused, Start::CREATING);
+    world.restart();
+    late_task(&world, &unused);
+    late_task(&world, &id);
+    // Its end is told while the start is under way, and is none of the new one.
+    world.start(&id).expect("start");
+    assert_eq!(world.state(&id), ContainerState::CONTAINER_RUNNING);
+    world.exit(&id, 3);
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
+}
+
+#[test]
+fn a_start_is_written_down_before_it_is_asked_for() {
+    let world = World::new();
+    let id = world.container(&world.pod("a"), "a");
+    let file = world.layout.container_status(&ContainerId::from_record(&id));
+    let now = |file: &PathBuf| record::read::<records::ContainerStatus>(file).expect("readable").expect("there");
+    let (told, seen) = std::sync::mpsc::channel();
+    let (at, fake) = (file.clone(), world.fake.clone());
+    world.fake.after("create_task", move || {
+        told.send(now(&at).start).expect("somebody waits");
+        fake.after("start_task", move || told.send(now(&at).start).expect("somebody waits"));
+    });
+    world.start(&id).expect("start");
+    assert_eq!(seen.iter().collect::<Vec<_>>(), [Start::CREATING.into(), Start::STARTING.into()]);
+    let record = now(&file);
+    assert!(record.start == Start::NONE.into() && record.started_at != 0, "{record:?}");
 }
 
 #[test]
