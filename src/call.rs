@@ -130,10 +130,16 @@ impl Call {
         Watch { cancel: self.cancel.clone(), number }
     }
 
+    /// A call of the same time and lease that is cancelled by itself alone.
+    #[must_use]
+    pub fn apart(&self) -> Call {
+        Call { cancel: Arc::default(), ..self.clone() }
+    }
+
     /// A call for one thread of several that work on this one: cancelled with it, or alone. Its cancellation with this
     /// one lasts as long as the watch.
     pub fn branch(&self) -> (Call, Watch) {
-        let branch = Call { cancel: Arc::default(), ..self.clone() };
+        let branch = self.apart();
         let own = branch.clone();
         let watch = self.on_cancel(move || own.cancel());
         (branch, watch)

@@ -169,7 +169,9 @@ impl<T, E: Into<Error>> Context<T> for Result<T, E> {
 impl From<std::io::Error> for Error {
     /// Keeps what the operating system said; a missing file on our side is never the caller's `NotFound`.
     fn from(e: std::io::Error) -> Self {
-        Error::new(Kind::Unknown, e.to_string())
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        let full = matches!(e.kind(), StorageFull | QuotaExceeded);
+        Error::new(if full { Kind::ResourceExhausted } else { Kind::Unknown }, e.to_string())
     }
 }
 

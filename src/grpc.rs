@@ -1,13 +1,14 @@
 //! A gRPC peer on a unix socket: blocking calls, its errors as ours.
 
+use std::cell::Cell;
 use std::future::{poll_fn, Future};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_executor::block_on;
 
-use grpcio::{CallOption, ChannelBuilder, EnvBuilder, MetadataBuilder, Method, RpcStatus, RpcStatusCode};
+use grpcio::{CallOption, ChannelBuilder, EnvBuilder, Environment, MetadataBuilder, Method, RpcStatus, RpcStatusCode};
 
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
@@ -18,8 +19,22 @@ pub const MESSAGE_BYTES: i32 = 16 << 20;
 const FIRST_RECONNECT: Duration = Duration::from_millis(100);
 const LAST_RECONNECT: Duration = Duration::from_millis(500);
 
+thread_local! {
+    /// This is the thread that moves bytes.
+    static MOVES_BYTES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The one environment of this process, for its server and for all peers: a thread, `grpc-0`, that moves bytes, and runs
+/// what must not block. Two would wake each other for every byte, because the C core has them wait for the same files. It
+/// never ends.
+pub fn environment() -> Arc<Environment> {
+    static ENVIRONMENT: OnceLock<Arc<Environment>> = OnceLock::new();
+    let build = || EnvBuilder::new().cq_count(1).name_prefix("grpc").after_start(|| MOVES_BYTES.set(true)).build();
+    ENVIRONMENT.get_or_init(|| Arc::new(build())).clone()
+}
+
 /// A connection. It is made on first use and made again by itself after the peer was away; until then calls fail at
-/// once with `Unavailable`. Its one thread only moves bytes: calls block their caller.
+/// once with `Unavailable`. Calls block their caller.
 pub struct Peer {
     rpc: grpcio::Client,
     /// For messages: who, and the socket as the user wrote it.
@@ -34,9 +49,7 @@ impl Peer {
     /// `InvalidArgument` for anything that is not a local socket.
     pub fn connect(name: &str, address: &str) -> Result<Self> {
         let target = target(name, address)?;
-        // An Environment of its own: on one shared with our server, a blocking call could wait for itself.
-        let environment = EnvBuilder::new().cq_count(1).name_prefix("grpc-client").build();
-        let channel = ChannelBuilder::new(Arc::new(environment))
+        let channel = ChannelBuilder::new(environment())
             .max_receive_message_len(MESSAGE_BYTES)
             .max_send_message_len(MESSAGE_BYTES)
             .initial_reconnect_backoff(FIRST_RECONNECT)
@@ -89,8 +102,11 @@ impl Peer {
         &self.rpc
     }
 
-    /// Headers and deadline of `call`; refused when it is over already.
+    /// Headers and deadline of `call`; refused when it is over already, and where it would wait for itself.
     pub fn options(&self, call: &Call, headers: &[(&str, &str)]) -> Result<CallOption> {
+        if MOVES_BYTES.get() {
+            return Err(Error::internal(format!("a call to {} on the thread that would read its answer", self.name)));
+        }
         call.check()?;
         let mut metadata = MetadataBuilder::new();
         for (key, value) in headers {
@@ -140,6 +156,10 @@ fn kind(status: &RpcStatus) -> Kind {
     match status.code() {
         RpcStatusCode::UNKNOWN if says("context deadline exceeded") => Kind::DeadlineExceeded,
         RpcStatusCode::UNKNOWN if says("context canceled") => Kind::Canceled,
+        // So does what the kernel said.
+        RpcStatusCode::UNKNOWN if says("no space left on device") || says("disk quota exceeded") => {
+            Kind::ResourceExhausted
+        }
         code => u8::try_from(i32::from(code)).map_or(Kind::Unknown, Kind::from_code),
     }
 }
@@ -172,7 +192,17 @@ mod tests {
         assert_eq!(of(RpcStatusCode::UNKNOWN, "context deadline exceeded: unknown").kind(), Kind::DeadlineExceeded);
         assert_eq!(of(RpcStatusCode::UNKNOWN, "wait: context canceled").kind(), Kind::Canceled);
         assert_eq!(of(RpcStatusCode::UNKNOWN, "runc did not").kind(), Kind::Unknown);
+        let full = "mkdir /var/lib/containerd/x: no space left on device: unknown";
+        assert_eq!(of(RpcStatusCode::UNKNOWN, full).kind(), Kind::ResourceExhausted);
         assert_eq!(of(RpcStatusCode::DATA_LOSS, "").kind(), Kind::Unknown);
+    }
+
+    #[test]
+    fn a_call_that_would_wait_for_itself_is_refused() {
+        MOVES_BYTES.set(true);
+        let e = peer().unary(&Call::unbounded(), &VERSION, &Default::default(), &[]).expect_err("refused");
+        MOVES_BYTES.set(false);
+        assert_eq!(e.kind(), Kind::Internal, "{e}");
     }
 
     #[test]

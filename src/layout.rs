@@ -47,6 +47,16 @@ impl Layout {
         self.root.join("shim")
     }
 
+    /// The parent of all volatile sandbox directories.
+    pub fn sandbox_states(&self) -> PathBuf {
+        self.state.join("sandboxes")
+    }
+
+    /// Where records are put that cannot be read.
+    pub fn damaged(&self) -> PathBuf {
+        self.root.join("damaged")
+    }
+
     /// Durable files of a sandbox.
     pub fn sandbox_root(&self, id: &SandboxId) -> PathBuf {
         self.sandboxes().join(id)
@@ -64,7 +74,7 @@ impl Layout {
 
     /// Volatile files of a sandbox: pins and mounts.
     pub fn sandbox_state(&self, id: &SandboxId) -> PathBuf {
-        self.state.join("sandboxes").join(id)
+        self.sandbox_states().join(id)
     }
 
     /// Where its /dev/shm is mounted.
@@ -82,18 +92,37 @@ impl Layout {
         self.sandbox_root(id).join("images")
     }
 
-    /// Where the namespaces are pinned that a sandbox does not share with the host. `ip netns` sees the network's; the
+    /// Where its network namespace is pinned, if it has one: `ip netns` sees it.
+    pub fn netns(&self, id: &SandboxId) -> PathBuf {
+        self.netns_dir.join(format!("cricket-{id}"))
+    }
+
+    /// Where the namespaces of a sandbox are pinned, whichever it has.
+    pub fn all_pins(&self, id: &SandboxId) -> Namespaces {
+        let state = self.sandbox_state(id);
+        Namespaces {
+            net: Some(self.netns(id)),
+            uts: Some(state.join("uts")),
+            ipc: Some(state.join("ipc")),
+            user: Some(state.join("user")),
+            pid: Some(state.join("pid")),
+        }
+    }
+
+    /// Where the namespaces are pinned that a sandbox does not share with the host. The
     /// host's network goes with the host's name. Only a sandbox with a process has a PID namespace to share.
     pub fn pins(&self, id: &SandboxId, options: &NamespaceOption, process: bool) -> Namespaces {
         let host_network = options.network == NamespaceMode::NODE.into();
         let host_ipc = options.ipc == NamespaceMode::NODE.into();
         let own_users = options.userns_options.as_ref().is_some_and(|o| o.mode == NamespaceMode::POD.into());
+        let shared_pids = process && options.pid == NamespaceMode::POD.into();
+        let Namespaces { net, uts, ipc, user, pid } = self.all_pins(id);
         Namespaces {
-            net: (!host_network).then(|| self.netns_dir.join(format!("cricket-{id}"))),
-            uts: (!host_network).then(|| self.sandbox_state(id).join("uts")),
-            ipc: (!host_ipc).then(|| self.sandbox_state(id).join("ipc")),
-            user: own_users.then(|| self.sandbox_state(id).join("user")),
-            pid: (process && options.pid == NamespaceMode::POD.into()).then(|| self.sandbox_state(id).join("pid")),
+            net: net.filter(|_| !host_network),
+            uts: uts.filter(|_| !host_network),
+            ipc: ipc.filter(|_| !host_ipc),
+            user: user.filter(|_| own_users),
+            pid: pid.filter(|_| shared_pids),
         }
     }
 

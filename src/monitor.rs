@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::call::Call;
 use crate::container;
 use crate::containerd::{Event, EventStream, Plugin};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::image;
 use crate::recover;
 use crate::runtime::Runtime;
@@ -79,9 +79,16 @@ impl Shared {
                     pause = RETRY.0;
                 }
                 rt.set_connected(false);
+                let e = match e.kind() {
+                    Kind::Unavailable => {
+                        e.context(format_args!("waiting for containerd at {}", rt.config.containerd.address.display()))
+                    }
+                    _ => e.context("recovery, which is tried again"),
+                };
+                rt.set_not_ready_because(&e);
                 // The first time it is news; the same again is not.
                 if pause == RETRY.0 {
-                    log::warn!("waiting for containerd at {}: {e}", rt.config.containerd.address.display());
+                    log::warn!("{e}");
                 }
                 self.sleep(pause);
                 pause = (pause * 2).min(RETRY.1);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use cricket_proto::runtime::ContainerEventType;
+use cricket_proto::runtime::{ContainerEventType, CreateContainerRequest, RunPodSandboxRequest};
 use serde_json::Value;
 
 use crate::call::Call;
@@ -26,7 +26,7 @@ use crate::store::fs_usage::FsUsage;
 use crate::store::image::ImageStore;
 use crate::store::pulls::Pulls;
 use crate::store::sessions::Sessions;
-use crate::store::{Container, Sandbox, Store};
+use crate::store::{Container, Flights, Sandbox, Store};
 use crate::sync::{Condvar, Mutex};
 use crate::workers::{Size, Workers};
 
@@ -55,6 +55,10 @@ pub struct Runtime {
     pub workers: Workers,
     /// A thread for images that changed in containerd.
     pub refresher: Workers,
+    /// RunPodSandbox requests under way, by the name they reserve; of one that succeeds comes the id.
+    pub running_sandboxes: Flights<String, RunPodSandboxRequest, String>,
+    /// CreateContainer requests under way, likewise.
+    pub creating_containers: Flights<String, CreateContainerRequest, String>,
     /// Pod sandboxes.
     pub sandboxes: Store<Sandbox>,
     /// Containers.
@@ -113,6 +117,8 @@ impl Runtime {
             containerd,
             workers: Workers::new(SETTLING),
             refresher: Workers::new(Size { bound: 1, ..SETTLING }),
+            running_sandboxes: Flights::default(),
+            creating_containers: Flights::default(),
             sandboxes: Store::new("pod sandbox"),
             containers: Store::new("container"),
             images: ImageStore::with_pins(&config.image.pinned),
@@ -153,6 +159,13 @@ impl Runtime {
     pub fn set_ready(&self) {
         *self.not_ready.lock() = None;
         self.became_ready.notify_all();
+    }
+
+    /// What keeps requests from being served, if they are not served yet.
+    pub fn set_not_ready_because(&self, why: &Error) {
+        if let Some(reason) = &mut *self.not_ready.lock() {
+            *reason = why.to_string();
+        }
     }
 
     /// Blocks until requests are served.

@@ -1,4 +1,4 @@
-//! A `Mutex` and a `Condvar` without poisoning: a verb that panics is answered `Internal`, and the daemon goes on.
+//! A `Mutex` and a `Condvar` without poisoning: a panic ends the daemon, so that nobody is left to be told of one.
 
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Instant;

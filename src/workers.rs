@@ -6,6 +6,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -63,6 +64,35 @@ struct Queued {
     name: &'static str,
     work: Work,
     seat: Seat,
+}
+
+/// Threads of [`each`].
+const AT_ONCE: usize = 8;
+
+/// Does `act` for each of `items`, on several threads named `name` that end with it. Blocks until all are done.
+///
+/// # Errors
+/// One of those of `act`; the others are done nevertheless.
+pub fn each<T: Sync>(name: &str, items: &[T], act: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
+    let work = || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(e) = act(item) {
+                failed.lock().get_or_insert(e);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..AT_ONCE.min(items.len()) {
+            let builder = thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
+            if let Err(e) = builder.spawn_scoped(scope, work) {
+                log::warn!("start a thread of {name}: {e}");
+            }
+        }
+        work();
+    });
+    let failed = failed.lock().take();
+    failed.map_or(Ok(()), Err)
 }
 
 impl Workers {
@@ -240,6 +270,27 @@ mod tests {
         workers.close();
         assert!(workers.wait(patience(), |inner| inner.threads == 0));
         assert_eq!(workers.reserve().map(drop).map_err(|e| e.kind()), Err(Kind::Unavailable));
+    }
+
+    #[test]
+    fn each_is_done_once_also_after_a_failure_and_some_at_the_same_time() {
+        let (done, meet) = (Mutex::new(Vec::new()), std::sync::Barrier::new(3));
+        let items: Vec<usize> = (0..30).collect();
+        let result = each("test", &items, |item| {
+            if *item < 3 {
+                meet.wait();
+            }
+            done.lock().push(*item);
+            match item {
+                7 => Err(Error::invalid("seven")),
+                _ => Ok(()),
+            }
+        });
+        assert_eq!(result.map_err(|e| e.to_string()), Err("seven".to_owned()));
+        let mut done = done.lock().clone();
+        done.sort_unstable();
+        assert_eq!(done, items);
+        each::<u8>("test", &[], |_| Err(Error::invalid("nothing"))).unwrap();
     }
 
     #[test]

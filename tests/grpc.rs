@@ -237,7 +237,7 @@ fn what_is_in_memory_is_answered_on_the_grpc_thread_and_what_may_block_is_not() 
     };
     // Longer than any buffer on the way.
     for length in [0, 4_000_000] {
-        assert_eq!(thread(&length.to_string(), false), Ok(("cri-0".into(), length)));
+        assert_eq!(thread(&length.to_string(), false), Ok(("grpc-0".into(), length)));
         assert_eq!(thread(&length.to_string(), true), Ok(("ContainerStatus".into(), length)));
     }
     for verbose in [false, true] {

@@ -42,6 +42,13 @@ pub(super) enum Command {
     },
     /// List the images.
     Images(Settings),
+    /// Look for what is wrong.
+    Doctor {
+        /// Only what belongs to nothing.
+        orphans: bool,
+        /// Where everything is.
+        settings: Settings,
+    },
     /// Try this node.
     Selftest {
         /// The pod uses the host's network.
@@ -101,6 +108,7 @@ struct Line {
     name: Option<String>,
     auth_file: Option<PathBuf>,
     host_network: bool,
+    orphans: bool,
     words: Vec<String>,
 }
 
@@ -128,6 +136,7 @@ impl Line {
             "--auth-file" => self.auth_file.replace(value()?.into()).is_some(),
             "--name" => self.name.replace(value()?).is_some(),
             "--host-network" if argument == flag => std::mem::replace(&mut self.host_network, true),
+            "--orphans" if argument == flag => std::mem::replace(&mut self.orphans, true),
             _ => return Err(Error::invalid(format!("unknown flag {flag}"))),
         };
         match again {
@@ -137,7 +146,7 @@ impl Line {
     }
 
     fn command(self, subcommand: &str) -> Result<Command> {
-        let Line { settings, name, auth_file, host_network, mut words } = self;
+        let Line { settings, name, auth_file, host_network, orphans, mut words } = self;
         if name.is_some() && subcommand != "import" {
             return Err(Error::invalid("--name belongs to cricket import"));
         }
@@ -147,9 +156,13 @@ impl Line {
         if host_network && subcommand != "selftest" {
             return Err(Error::invalid("--host-network belongs to cricket selftest"));
         }
+        if orphans && subcommand != "doctor" {
+            return Err(Error::invalid("--orphans belongs to cricket doctor"));
+        }
         let command = match subcommand {
             "serve" => Command::Serve(settings),
             "config" => Command::Config(settings),
+            "doctor" => Command::Doctor { orphans, settings },
             "selftest" => Command::Selftest { host_network, settings },
             "import" if words.is_empty() => return Err(Error::invalid("cricket import needs a file")),
             "import" => Command::Import { file: words.remove(0).into(), name, settings },
@@ -219,11 +232,14 @@ mod tests {
         assert_eq!(parsed("probe exit 3").expect("valid"), Command::Probe(vec!["exit".into(), "3".into()]));
         let selftest = Command::Selftest { host_network: true, settings: Settings::default() };
         assert_eq!(parsed("selftest --host-network").expect("valid"), selftest);
+        let doctor = Command::Doctor { orphans: true, settings: Settings::default() };
+        assert_eq!(parsed("doctor --orphans").expect("valid"), doctor);
     }
 
     #[test]
     fn what_is_not_understood_is_named() {
         for (line, named) in [
+            ("serve --orphans", "--orphans belongs to cricket doctor"),
             ("frobnicate", "frobnicate"),
             ("--sokcet /x", "--sokcet"),
             ("-x", "-x"),

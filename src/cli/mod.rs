@@ -1,6 +1,7 @@
 //! The command line: arguments → subcommand → exit code.
 
 mod arguments;
+mod doctor;
 mod export;
 mod import;
 mod logging;
@@ -37,6 +38,8 @@ usage: cricket [serve] [settings]          serve the CRI until SIGTERM
        cricket pull REF [--auth-file FILE] [settings]
                                            pull an image; the file is a Docker config.json with credentials
        cricket images [settings]           list the images
+       cricket doctor [--orphans] [settings]
+                                           tell what is wrong on this node, or only what belongs to nothing
        cricket selftest [--host-network] [settings]
                                            run a pod of this very binary on this node and look at everything
        cricket pause                       the process of a pod that shares its pid namespace
@@ -76,6 +79,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Pull { image, auth_file, settings } => pull::pull(&load(settings)?, &image, auth_file.as_deref()),
         Command::Export { file, images, settings } => export::export(&load(settings)?, &file, &images),
         Command::Images(settings) => pull::images(&load(settings)?),
+        Command::Doctor { orphans, settings } => return doctor::doctor(&load(settings)?, orphans, &mut io::stdout()),
         Command::Selftest { host_network, settings } => {
             let config = load(settings)?;
             logging::start(config.log_level);

@@ -91,7 +91,16 @@ impl Record {
     }
 
     /// Reads a record that must be of this container and interface.
-    fn read(path: &Path, container_id: &str, interface: &str) -> Result<Record> {
+    fn read_of(path: &Path, container_id: &str, interface: &str) -> Result<Record> {
+        let record = Record::read(path)?;
+        if record.container_id != container_id || record.if_name != interface {
+            let message = format!("it is of container {:?}, interface {:?}", record.container_id, record.if_name);
+            return Err(Error::new(Kind::Unknown, message));
+        }
+        Ok(record)
+    }
+
+    fn read(path: &Path) -> Result<Record> {
         let mut bytes = Vec::new();
         File::open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
         let bad = |what: String| Error::new(Kind::Unknown, what);
@@ -99,28 +108,31 @@ impl Record {
         if record.kind != KIND {
             return Err(bad(format!("kind is {:?}, not {KIND}", record.kind)));
         }
-        if record.container_id != container_id || record.if_name != interface {
-            return Err(bad(format!("it is of container {:?}, interface {:?}", record.container_id, record.if_name)));
-        }
         Ok(record)
     }
 }
 
+/// Every attachment on record whose namespace is known: its container, and the namespace.
+pub(super) fn all(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let records = entries(&results(dir))?.into_iter().filter_map(|path| Record::read(&path).ok());
+    Ok(records.filter_map(|record| Some((record.container_id, record.netns?))).collect())
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.context(dir.display())?,
+    };
+    entries.map(|entry| Ok(entry.context(dir.display())?.path())).collect()
+}
+
 /// The records of one attachment: one, unless the directory's network changed its name between two ADDs.
 pub(super) fn find(dir: &Path, container_id: &str, interface: &str) -> Result<Vec<Found>> {
-    let results = results(dir);
-    let entries = match fs::read_dir(&results) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(e).context(results.display()),
-    };
     let suffix = format!("-{container_id}-{interface}");
     let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.context(results.display())?;
-        if entry.file_name().to_str().is_some_and(|name| name.ends_with(&suffix)) {
-            let path = entry.path();
-            let record = Record::read(&path, container_id, interface)
+    for path in entries(&results(dir))? {
+        if path.to_str().is_some_and(|path| path.ends_with(&suffix)) {
+            let record = Record::read_of(&path, container_id, interface)
                 .with_context(|| format!("read the CNI record {}", path.display()));
             found.push(Found { path, record });
         }

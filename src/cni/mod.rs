@@ -93,6 +93,12 @@ impl Cni {
         self.detach_all(call, at).with_context(|| format!("remove sandbox {} from its network", at.container_id))
     }
 
+    /// Attachments on record, by container, each with the network namespace that it was made in. What cannot be read is
+    /// somebody else's.
+    pub fn attachments(&self) -> Result<Vec<(String, PathBuf)>> {
+        cache::all(&self.cache_dir)
+    }
+
     fn attach(&self, call: &Call, network: &Network, at: &Attachment<'_>) -> Result<Outcome> {
         at.check()?;
         if at.netns.is_none() {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use cricket_proto::records;
 use cricket_proto::runtime::{
@@ -60,17 +61,40 @@ struct Plan<'a> {
     volumes: Vec<PathBuf>,
 }
 
-/// Makes a container: its snapshot, its OCI spec, its containerd record. No process yet. Blocks for containerd.
+/// Makes a container: its snapshot, its OCI spec, its containerd record. No process yet. Blocks for containerd. An equal
+/// request meanwhile gets the same container; so does one that comes afterwards, as long as nothing was done with it.
+/// When nobody waits for it any more, it is undone.
 ///
 /// # Errors
 /// `InvalidArgument` and `Unimplemented` before anything happens; `NotFound` for sandbox or image; `AlreadyExists` for
 /// a name in use; `FailedPrecondition` if the sandbox is not ready; otherwise what failed, and nothing is left.
 pub fn create(rt: &Runtime, call: &Call, request: CreateContainerRequest) -> Result<CreateContainerResponse> {
     let sandbox = rt.sandboxes.get(&request.pod_sandbox_id)?;
-    // Until the container can be found: a stop of the pod waits for us and then sees it.
-    let joined = sandbox.join()?;
-    let config = request.config.into_option().ok_or_else(|| Error::invalid("request has no container config"))?;
-    let name = reserved_name(&config, &sandbox.config.metadata)?;
+    let config = request.config.as_ref().ok_or_else(|| Error::invalid("request has no container config"))?;
+    let name = reserved_name(config, &sandbox.config.metadata)?;
+    let made = rt.creating_containers.join(call, &name, request, |call, request| {
+        // Until the container can be found: a stop of the pod waits for us and then sees it.
+        let _joined = sandbox.join()?;
+        match unheard(rt, &name, &sandbox, request) {
+            Some(container) => {
+                log::info!("container {name} is there already, with id {}: the request is the same", container.id);
+                Ok(container.id.to_string())
+            }
+            None => make(rt, call, &name, &sandbox, request.config.clone().unwrap_or_default()),
+        }
+    });
+    Ok(CreateContainerResponse { container_id: made?, ..Default::default() })
+}
+
+/// The container that this very request has made, if the answer may have been lost on its way: nobody has done anything
+/// with it.
+fn unheard(rt: &Runtime, name: &str, sandbox: &Sandbox, request: &CreateContainerRequest) -> Option<Arc<Container>> {
+    let container = rt.containers.named(name)?;
+    let same = container.sandbox_id == sandbox.id && container.config == *request.config;
+    (same && container.is_untouched()).then_some(container)
+}
+
+fn make(rt: &Runtime, call: &Call, name: &str, sandbox: &Sandbox, config: ContainerConfig) -> Result<String> {
     if config.image.image.is_empty() {
         return Err(Error::invalid("container config names no image"));
     }
@@ -83,23 +107,22 @@ pub fn create(rt: &Runtime, call: &Call, request: CreateContainerRequest) -> Res
     })?;
     let plan = Plan {
         id: ContainerId::random()?,
-        sandbox: &sandbox,
+        sandbox,
         handler: rt.handler(&sandbox.runtime_handler)?,
         image: &image,
         log_path: log_path(&sandbox.config.log_directory, &config.log_path)?,
-        target_pid: target_pid(rt, &sandbox, &config)?,
+        target_pid: target_pid(rt, sandbox, &config)?,
         volumes: declared::wanted(rt, &config, &image)?,
         config,
     };
     plan.check(rt)?;
-    let slot = rt.containers.reserve(&name, plan.id.as_str())?;
+    let slot = rt.containers.reserve(name, plan.id.as_str())?;
     call.check()?;
-    let images = volume::mount_images(rt, call, &sandbox, rt.config.snapshotter(plan.handler), &plan.config)?;
+    let images = volume::mount_images(rt, call, sandbox, rt.config.snapshotter(plan.handler), &plan.config)?;
     let container = plan.act(rt, call, &images).with_context(|| format!("create container {name}"))?;
     let container = slot.fill(container);
     rt.tell(ContainerEventType::CONTAINER_CREATED_EVENT, container.id.as_str(), &sandbox.id);
-    drop(joined);
-    Ok(CreateContainerResponse { container_id: container.id.to_string(), ..Default::default() })
+    Ok(container.id.to_string())
 }
 
 /// What was found out for it on this node.
@@ -156,6 +179,8 @@ impl Plan<'_> {
         call.check()?;
         undo.push("containerd record", || containerd.delete_container(&Call::undo(), id).or_gone());
         containerd.create_container(call, &record).context("create containerd record")?;
+        // The last look at whether anybody waits: from there on it is theirs.
+        call.check()?;
         undo.commit();
         Ok(container)
     }

@@ -1,36 +1,57 @@
 //! ImageFsInfo: how much the snapshots take, measured as seldom as possible.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cricket_proto::runtime::{FilesystemIdentifier, FilesystemUsage, ImageFsInfoResponse, UInt64Value};
 
 use crate::call::Call;
-use crate::containerd::{Containerd, Snapshot, SnapshotKind, SnapshotRef};
+use crate::containerd::{Containerd, Mount, SnapshotKind, SnapshotRef, Usage};
 use crate::error::{Context, Error, Kind, Result};
 use crate::runtime::Runtime;
 use crate::store::fs_usage::{FsUsage, Measured};
+use crate::sys::tree;
 
 const SNAPSHOTTERS: &str = "io.containerd.snapshotter.v1";
 const CONTENT: &str = "io.containerd.content.v1";
 /// Measuring a writable snapshot walks its files; the kubelet asks every ten seconds.
 const ACTIVE_MAX_AGE: Duration = Duration::from_secs(30);
 
+/// What is asked, and of which state of the node.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// Who knows the snapshots.
+    pub containerd: &'a dyn Containerd,
+    /// What was measured last.
+    pub measured: &'a FsUsage,
+    /// Whose snapshots.
+    pub snapshotter: &'a str,
+    /// Changes with our containers and images, and so with the snapshots.
+    pub version: u64,
+}
+
+impl<'a> Place<'a> {
+    /// The default snapshotter as it is now.
+    pub fn now(rt: &'a Runtime) -> Place<'a> {
+        let version = rt.containers.version().wrapping_add(rt.images.epoch());
+        Place {
+            containerd: &*rt.containerd,
+            measured: &rt.fs_usage,
+            snapshotter: &rt.config.containerd.snapshotter,
+            version,
+        }
+    }
+}
+
 /// The filesystem that images and the writable layers of containers are on; for cricket they are the same. Blocks.
 ///
 /// # Errors
 /// Whatever says that containerd cannot be asked, unless it is away and was asked before: then the answer is what was
 /// measured last. An empty node is none.
-pub fn fs_info(
-    containerd: &dyn Containerd,
-    measured: &FsUsage,
-    call: &Call,
-    snapshotter: &str,
-) -> Result<ImageFsInfoResponse> {
-    let last = measured.0.lock().clone();
-    let now = match measure(containerd, measured, call, snapshotter) {
+pub fn fs_info(at: Place<'_>, call: &Call) -> Result<ImageFsInfoResponse> {
+    let now = match at.fresh(call, |last| last.version == at.version) {
         // The kubelet and crictl ask this before anything else: a restart of containerd must not look like our end.
-        Err(e) if e.kind() == Kind::Unavailable && last.mountpoint.is_some() => last,
+        Err(e) if e.kind() == Kind::Unavailable && at.last().mountpoint.is_some() => at.last(),
         now => now?,
     };
     let answer = filesystem(&now)?;
@@ -40,74 +61,109 @@ pub fn fs_info(
     Ok(response)
 }
 
-/// Measures what may have changed since last time, and keeps it. Blocks.
-fn measure(containerd: &dyn Containerd, measured: &FsUsage, call: &Call, snapshotter: &str) -> Result<Measured> {
-    // On a copy, because the lock is not held meanwhile. Two callers may measure the same; both are right.
-    let last = measured.0.lock().clone();
-    let now = last.again(containerd, call, snapshotter)?;
-    *measured.0.lock() = now.clone();
-    Ok(now)
-}
-
 /// What the snapshots with these keys take, in the default snapshotter. containerd is asked only if one of them is not
 /// known, or was measured too long ago.
 ///
 /// # Errors
 /// Whatever says that containerd cannot be asked.
 pub fn usage_of(rt: &Runtime, call: &Call, keys: &[&str]) -> Result<Measured> {
-    let last = rt.fs_usage.0.lock().clone();
-    let fresh = last.active_at.is_some_and(|at| at.elapsed() < ACTIVE_MAX_AGE);
-    if fresh && last.mountpoint.is_some() && keys.iter().all(|key| last.usage.contains_key(*key)) {
-        return Ok(last);
+    Place::now(rt).fresh(call, |last| keys.iter().all(|key| last.usage.contains_key(*key)))
+}
+
+impl Place<'_> {
+    fn last(&self) -> Measured {
+        self.measured.last.lock().clone()
     }
-    measure(&*rt.containerd, &rt.fs_usage, call, &rt.config.containerd.snapshotter)
+
+    /// The last measurement, if it is young and `will_do`; else another one. Two that need one share it.
+    fn fresh(&self, call: &Call, will_do: impl Fn(&Measured) -> bool) -> Result<Measured> {
+        let last = self.last();
+        if last.mountpoint.is_some() && !last.is_stale() && will_do(&last) {
+            return Ok(last);
+        }
+        self.measured.next.join(call, &(), (), |call, ()| {
+            let now = self.last().again(self, call)?;
+            // Not held meanwhile.
+            *self.measured.last.lock() = now;
+            Ok(())
+        })?;
+        Ok(self.last())
+    }
 }
 
 impl Measured {
-    /// The same, measured again where it may have changed.
-    fn again(&self, containerd: &dyn Containerd, call: &Call, snapshotter: &str) -> Result<Measured> {
-        let mut now = self.clone();
-        if now.mountpoint.is_none() {
-            now.mountpoint = Some(mountpoint(containerd, call, snapshotter)?);
-        }
-        let snapshots = containerd.snapshots(call, snapshotter).context("list snapshots")?;
-        now.measure(containerd, call, snapshotter, &snapshots)?;
-        Ok(now)
+    fn is_stale(&self) -> bool {
+        self.active_at.is_none_or(|at| at.elapsed() >= ACTIVE_MAX_AGE)
     }
 
-    fn measure(
-        &mut self,
-        containerd: &dyn Containerd,
-        call: &Call,
-        snapshotter: &str,
-        snapshots: &[Snapshot],
-    ) -> Result<()> {
-        let stale = self.active_at.is_none_or(|at| at.elapsed() >= ACTIVE_MAX_AGE);
+    /// The same, measured again where it may have changed.
+    fn again(mut self, at: &Place<'_>, call: &Call) -> Result<Measured> {
+        if self.mountpoint.is_none() {
+            self.mountpoint = Some(mountpoint(at.containerd, call, at.snapshotter)?);
+        }
+        self.version = at.version;
+        let snapshots = at.containerd.snapshots(call, at.snapshotter).context("list snapshots")?;
+        let stale = self.is_stale();
         let mut before = std::mem::take(&mut self.usage);
+        let mut places = std::mem::take(&mut self.writable);
         for snapshot in snapshots {
-            let known = before.remove(&snapshot.key);
-            let fresh = known.filter(|_| !stale || snapshot.kind == SnapshotKind::Committed);
-            let usage = match fresh {
-                Some(usage) => usage,
-                None => {
-                    call.check()?;
-                    let at = SnapshotRef { snapshotter, key: &snapshot.key };
-                    match containerd.snapshot_usage(call, &at) {
-                        Ok(usage) => usage,
-                        Err(e) => {
-                            // Most likely removed since it was listed; the others still count.
-                            log::debug!("usage of snapshot {}: {e}", snapshot.key);
-                            continue;
-                        }
+            let active = snapshot.kind == SnapshotKind::Active;
+            let known = before.remove(&snapshot.key).filter(|_| !(stale && active));
+            let place = places.remove(&snapshot.key);
+            let key = SnapshotRef { snapshotter: at.snapshotter, key: &snapshot.key };
+            let measured = match known {
+                Some(usage) => Ok((usage, place.flatten())),
+                None => measure(at.containerd, call, &key, place, active),
+            };
+            call.check()?;
+            match measured {
+                Ok((usage, place)) => {
+                    self.usage.insert(snapshot.key.clone(), usage);
+                    if active {
+                        self.writable.insert(snapshot.key, place);
                     }
                 }
-            };
-            self.usage.insert(snapshot.key.clone(), usage);
+                // Most likely removed since it was listed; the others still count.
+                Err(e) => log::debug!("usage of snapshot {}: {e}", snapshot.key),
+            }
         }
         if stale {
             self.active_at = Some(Instant::now());
         }
-        Ok(())
+        Ok(self)
+    }
+}
+
+/// What one snapshot takes, and where its files are if that is known: those of a writable one are counted where they lie,
+/// which spares containerd a question for each container, again and again.
+fn measure(
+    containerd: &dyn Containerd,
+    call: &Call,
+    at: &SnapshotRef<'_>,
+    place: Option<Option<PathBuf>>,
+    active: bool,
+) -> Result<(Usage, Option<PathBuf>)> {
+    let place = match place {
+        Some(place) => place,
+        None if active => files_of(&containerd.snapshot_mounts(call, at)?),
+        None => None,
+    };
+    if let Some(place) = place {
+        match tree::usage(&place) {
+            Ok(usage) => return Ok((Usage { size_bytes: usage.bytes, inodes: usage.inodes }, Some(place))),
+            Err(e) => log::debug!("usage of {}: {e}; containerd is asked", place.display()),
+        }
+    }
+    Ok((containerd.snapshot_usage(call, at)?, None))
+}
+
+/// Where that which is written through these mounts lies, alone.
+fn files_of(mounts: &[Mount]) -> Option<PathBuf> {
+    let [mount] = mounts else { return None };
+    match mount.kind.as_str() {
+        "overlay" => mount.options.iter().find_map(|option| option.strip_prefix("upperdir=")).map(PathBuf::from),
+        "bind" if mount.options.iter().any(|option| option == "rw") => Some(PathBuf::from(&mount.source)),
+        _ => None,
     }
 }
 
@@ -148,8 +204,13 @@ mod tests {
     use crate::containerd::fake::Fault;
     use crate::containerd::Labels;
 
+    fn ask_at(node: &Node, measured: &FsUsage, version: u64) -> Result<ImageFsInfoResponse> {
+        let at = Place { containerd: &node.fake, measured, snapshotter: "overlayfs", version };
+        fs_info(at, &Call::unbounded())
+    }
+
     fn ask(node: &Node, measured: &FsUsage) -> Result<ImageFsInfoResponse> {
-        fs_info(&node.fake, measured, &Call::unbounded(), "overlayfs")
+        ask_at(node, measured, 0)
     }
 
     /// Calls of this kind that a question costs.
@@ -179,13 +240,14 @@ mod tests {
         assert_eq!(cost(&node, &measured, "snapshot_usage"), 4);
         assert_eq!(cost(&node, &measured, "snapshot_usage"), 0);
         assert_eq!(cost(&node, &measured, "plugins"), 0);
-        let now = measured.0.lock().active_at.expect("measured");
-        measured.0.lock().active_at = now.checked_sub(ACTIVE_MAX_AGE);
+        let now = measured.last.lock().active_at.expect("measured");
+        measured.last.lock().active_at = now.checked_sub(ACTIVE_MAX_AGE);
         assert_eq!(cost(&node, &measured, "snapshot_usage"), 1, "the writable one");
         let used = ask(&node, &measured).unwrap().image_filesystems[0].used_bytes.value;
         assert_eq!(used, 4 * 4096);
+        assert_eq!(cost(&node, &measured, "snapshots"), 0, "nothing says that there are others");
         node.fake.remove_snapshot(&Call::unbounded(), &at).unwrap();
-        assert_eq!(ask(&node, &measured).unwrap().image_filesystems[0].used_bytes.value, 3 * 4096);
+        assert_eq!(ask_at(&node, &measured, 1).unwrap().image_filesystems[0].used_bytes.value, 3 * 4096);
     }
 
     #[test]
@@ -194,19 +256,37 @@ mod tests {
         node.import(&layout(&[(&Sample::new(), "app")]), None).unwrap();
         node.fake.fail_at(4, Fault::Refused);
         assert_eq!(ask(&node, &measured).unwrap().image_filesystems[0].used_bytes.value, 2 * 4096);
-        assert_eq!(ask(&node, &measured).unwrap().image_filesystems[0].used_bytes.value, 3 * 4096);
+        assert_eq!(ask_at(&node, &measured, 1).unwrap().image_filesystems[0].used_bytes.value, 3 * 4096);
+    }
+
+    #[test]
+    fn where_files_lie_that_are_written_through_a_mount() {
+        let mount = |kind: &str, options: &[&str]| Mount {
+            kind: kind.into(),
+            source: "/source".into(),
+            options: options.iter().map(|o| (*o).to_owned()).collect(),
+        };
+        let overlay = mount("overlay", &["index=off", "workdir=/s/5/work", "upperdir=/s/5/fs", "lowerdir=/s/1/fs"]);
+        assert_eq!(files_of(&[overlay.clone()]), Some("/s/5/fs".into()));
+        assert_eq!(files_of(&[mount("bind", &["rw", "rbind"])]), Some("/source".into()));
+        for other in [mount("overlay", &["lowerdir=/s/1/fs:/s/2/fs"]), mount("bind", &["ro"]), mount("ext4", &["rw"])] {
+            assert_eq!(files_of(&[other]), None);
+        }
+        assert_eq!(files_of(&[]), None);
+        assert_eq!(files_of(&[overlay.clone(), overlay]), None);
     }
 
     #[test]
     fn a_wrong_snapshotter_or_no_containerd_is_an_error() {
         let node = Node::new();
-        let e = fs_info(&node.fake, &FsUsage::default(), &Call::unbounded(), "zfs").unwrap_err();
+        let at = Place { containerd: &node.fake, measured: &FsUsage::default(), snapshotter: "zfs", version: 0 };
+        let e = fs_info(at, &Call::unbounded()).unwrap_err();
         assert_eq!(e.kind(), Kind::FailedPrecondition);
         node.fake.fail_at(2, Fault::Refused);
         let measured = FsUsage::default();
         assert_eq!(ask(&node, &measured).unwrap_err().kind(), Kind::Unavailable);
         let before = ask(&node, &measured).unwrap().image_filesystems[0].used_bytes.clone();
         node.fake.fail_at(1, Fault::Refused);
-        assert_eq!(ask(&node, &measured).unwrap().image_filesystems[0].used_bytes, before, "asked before");
+        assert_eq!(ask_at(&node, &measured, 1).unwrap().image_filesystems[0].used_bytes, before, "asked before");
     }
 }

@@ -22,6 +22,7 @@ mod update;
 
 pub use events::events;
 pub use list::{list, stream};
+pub use network::detach;
 pub use port_forward::port_forward;
 pub use process::{
     ended as process_ended, reconcile as reconcile_process, remove as remove_process, sweep as sweep_pause_roots,

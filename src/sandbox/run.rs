@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cricket_proto::records;
 use cricket_proto::runtime::{
@@ -40,19 +41,41 @@ struct Plan {
 }
 
 /// Makes a pod sandbox: pinned namespaces, its files, its network, and a process if it needs one. Blocks for the CNI
-/// plugins and the OCI runtime.
+/// plugins and the OCI runtime. An equal request meanwhile gets the same sandbox; so does one that comes afterwards, as
+/// long as nothing shows that the answer was heard. When nobody waits for it any more, it is undone.
 ///
 /// # Errors
 /// `InvalidArgument` and `Unimplemented` before anything happens; `AlreadyExists` for a name in use; otherwise what
 /// failed, and nothing of the sandbox is left. If its network could not be given back either, the sandbox stays, not
 /// ready, for StopPodSandbox to try again.
 pub fn run(rt: &Runtime, call: &Call, request: RunPodSandboxRequest) -> Result<RunPodSandboxResponse> {
-    let config = request.config.into_option().ok_or_else(|| Error::invalid("request has no pod sandbox config"))?;
-    let name = reserved_name(&config)?;
-    let plan = Plan::new(rt, config, request.runtime_handler)?;
-    let slot = rt.sandboxes.reserve(&name, plan.id.as_str())?;
+    let config = request.config.as_ref().ok_or_else(|| Error::invalid("request has no pod sandbox config"))?;
+    let name = reserved_name(config)?;
+    let made = rt.running_sandboxes.join(call, &name, request, |call, request| match unheard(rt, &name, request) {
+        Some(sandbox) => {
+            log::info!("pod sandbox {name} is there already, with id {}: the request is the same", sandbox.id);
+            Ok(sandbox.id.to_string())
+        }
+        None => make(rt, call, &name, request),
+    });
+    Ok(RunPodSandboxResponse { pod_sandbox_id: made?, ..Default::default() })
+}
+
+/// The sandbox that this very request has made, if the answer may have been lost on its way: nobody has put a container
+/// into it.
+fn unheard(rt: &Runtime, name: &str, request: &RunPodSandboxRequest) -> Option<Arc<Sandbox>> {
+    let sandbox = rt.sandboxes.named(name)?;
+    let same = sandbox.config == *request.config && sandbox.runtime_handler == request.runtime_handler;
+    let used = || rt.containers.list().iter().any(|container| container.sandbox_id == sandbox.id);
+    (same && sandbox.state() == SandboxState::Ready && !used()).then_some(sandbox)
+}
+
+fn make(rt: &Runtime, call: &Call, name: &str, request: &RunPodSandboxRequest) -> Result<String> {
+    let plan = Plan::new(rt, request.config.clone().unwrap_or_default(), request.runtime_handler.clone())?;
+    let slot = rt.sandboxes.reserve(name, plan.id.as_str())?;
     call.check()?;
-    match plan.act(rt, call) {
+    // The last look at whether anybody waits: from there on it is theirs.
+    match plan.act(rt, call).and_then(|sandbox| call.check().map(|()| sandbox)) {
         Ok(sandbox) => {
             let sandbox = slot.fill(sandbox);
             rt.tell(ContainerEventType::CONTAINER_CREATED_EVENT, sandbox.id.as_str(), &sandbox.id);
@@ -63,7 +86,7 @@ pub fn run(rt: &Runtime, call: &Call, request: RunPodSandboxRequest) -> Result<R
                     log::warn!("{e}");
                 }
             }
-            Ok(RunPodSandboxResponse { pod_sandbox_id: sandbox.id.to_string(), ..Default::default() })
+            Ok(sandbox.id.to_string())
         }
         Err(e) => {
             plan.undo(rt, slot);
@@ -186,7 +209,6 @@ fn check_users(rt: &Runtime, handler: &Handler, options: &NamespaceOption) -> Re
     if options.network == NamespaceMode::NODE.into() {
         return Err(Error::invalid("a pod in the node's network cannot have users of its own: use hostUsers: true"));
     }
-    rt.learn_features();
     rt.learn_features();
     let lacks = rt.lacks_for_users(handler);
     match lacks {

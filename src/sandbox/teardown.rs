@@ -16,12 +16,12 @@ use crate::store::Sandbox;
 /// Idempotent, and right for a half-made sandbox: the undo of RunPodSandbox, StopPodSandbox and recovery all end here.
 /// The network comes first and keeps its namespace until it is given back, so that a retry has something to work with.
 pub fn teardown(rt: &Runtime, call: &Call, sandbox: &Sandbox) -> Result<()> {
-    let (id, held) = (&sandbox.id, sandbox.pins(&rt.layout));
+    let id = &sandbox.id;
     let process = match sandbox.process {
         true => process::remove(rt, call, id.as_str()).context("end the process of the sandbox"),
         false => Ok(()),
     };
-    let network = match &held.net {
+    let network = match &sandbox.pins(&rt.layout).net {
         Some(netns) => network::detach(rt, call, id, &sandbox.config, netns),
         None => Ok(()),
     };
@@ -30,7 +30,8 @@ pub fn teardown(rt: &Runtime, call: &Call, sandbox: &Sandbox) -> Result<()> {
     process?;
     network?;
     images?;
-    pins::remove(&held)?;
+    // All there can be: the record that says which may be lost.
+    pins::remove(&rt.layout.all_pins(id))?;
     shm?;
     remove_dir(&rt.layout.sandbox_state(id))
 }

@@ -1,8 +1,8 @@
 //! The gRPC server of the CRI: one unix socket, a few worker threads, one place where errors become status codes.
 //!
-//! Threads: the C core's own few, one that takes calls off the wire, answers those that need nothing but memory, and
-//! never blocks; and two pools of [workers](crate::workers) on which the other verbs run: one for those that may block,
-//! one for those that answer soon. The containerd client has a gRPC environment of its own, or its blocking calls could wait for themselves.
+//! Threads: the C core's own few, the one of [`grpc::environment`] that takes calls off the wire, answers those that need
+//! nothing but memory, and never blocks; and two pools of [workers](crate::workers) on which the other verbs run: one for
+//! those that may block, one for those that answer soon.
 
 mod answer;
 mod claim;
@@ -20,9 +20,10 @@ use std::task::{Context, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use grpcio::{ChannelBuilder, EnvBuilder, ServerBuilder, ServerCredentials};
+use grpcio::{ChannelBuilder, ServerBuilder, ServerCredentials};
 
 use crate::error::{Error, Kind, Result};
+use crate::grpc;
 use crate::workers::{Size, Workers};
 use claim::Claim;
 use dispatch::Lanes;
@@ -83,7 +84,7 @@ impl Server {
         let mut claim = Claim::take(path)?;
         let slow = options.slow();
         let lanes = Arc::new(Lanes { quick: Workers::new(QUICK), slow: Workers::new(slow) });
-        let environment = Arc::new(EnvBuilder::new().cq_count(1).name_prefix("cri").build());
+        let environment = grpc::environment();
         let arguments = ChannelBuilder::new(environment.clone())
             .max_receive_message_len(MESSAGE_BYTES)
             .max_send_message_len(MESSAGE_BYTES)

@@ -150,6 +150,13 @@ impl Container {
         Error::precondition(format!("container {} {state}", self.id))
     }
 
+    /// It was created, and nobody has done anything with it since.
+    pub fn is_untouched(&self) -> bool {
+        let inner = self.inner.lock();
+        let busy = inner.starting || inner.removing || inner.updating;
+        inner.state == ContainerState::Created && !busy && inner.resources.is_none()
+    }
+
     /// Begins a start: from CREATED, once, and not while it is being removed.
     pub fn begin_start(&self) -> Result<Starting<'_>> {
         let mut inner = self.inner.lock();

@@ -18,6 +18,7 @@ struct Inner<V> {
     by_id: HashMap<String, Entry<V>>,
     /// Every name in use, with the id it stands for; reserved ones have no entry in `by_id` yet.
     by_name: HashMap<String, String>,
+    version: u64,
 }
 
 #[derive(Debug)]
@@ -29,7 +30,7 @@ struct Entry<V> {
 impl<V> Store<V> {
     /// An empty store; `noun` is what error messages call its objects.
     pub fn new(noun: &'static str) -> Self {
-        Store { noun, inner: Mutex::new(Inner { by_id: HashMap::new(), by_name: HashMap::new() }) }
+        Store { noun, inner: Mutex::new(Inner { by_id: HashMap::new(), by_name: HashMap::new(), version: 0 }) }
     }
 
     /// Takes `name` for the object `id` that is about to be made. Dropping the reservation frees the name.
@@ -75,6 +76,13 @@ impl<V> Store<V> {
         self.inner.lock().by_id.get(id).map(|entry| entry.value.clone())
     }
 
+    /// The object with this reserved name, if it is made.
+    pub fn named(&self, name: &str) -> Option<Arc<V>> {
+        let inner = self.inner.lock();
+        let id = inner.by_name.get(name)?;
+        inner.by_id.get(id).map(|entry| entry.value.clone())
+    }
+
     /// As [`Store::get`], with a missing object as `None`.
     ///
     /// # Errors
@@ -92,11 +100,17 @@ impl<V> Store<V> {
         self.inner.lock().by_id.values().map(|entry| entry.value.clone()).collect()
     }
 
+    /// A number that grows whenever an object comes or goes.
+    pub fn version(&self) -> u64 {
+        self.inner.lock().version
+    }
+
     /// Forgets an object and frees its name. Idempotent.
     pub fn remove(&self, id: &str) {
         let mut inner = self.inner.lock();
         if let Some(entry) = inner.by_id.remove(id) {
             inner.by_name.remove(&entry.name);
+            inner.version += 1;
         }
     }
 }
@@ -115,7 +129,9 @@ impl<V> Reservation<'_, V> {
     pub fn fill(self, value: V) -> Arc<V> {
         let value = Arc::new(value);
         let entry = Entry { name: self.name.clone(), value: value.clone() };
-        self.store.inner.lock().by_id.insert(self.id.clone(), entry);
+        let mut inner = self.store.inner.lock();
+        inner.by_id.insert(self.id.clone(), entry);
+        inner.version += 1;
         value
     }
 }
@@ -144,13 +160,16 @@ mod tests {
         assert_eq!(kind(store.reserve("a", "2")), Some(Kind::AlreadyExists));
         assert_eq!(kind(store.get("1")), Some(Kind::NotFound));
         drop(slot);
-        store.reserve("a", "2").unwrap().fill(2);
+        let slot = store.reserve("a", "2").unwrap();
+        assert!(store.named("a").is_none(), "it is not made");
+        slot.fill(2);
         assert_eq!(*store.get("2").unwrap(), 2);
+        assert_eq!(store.named("a").as_deref(), Some(&2));
         assert_eq!(kind(store.reserve("a", "3")), Some(Kind::AlreadyExists));
         store.remove("2");
         store.remove("2");
         store.reserve("a", "3").unwrap().fill(3);
-        assert_eq!(store.list().len(), 1);
+        assert_eq!((store.list().len(), store.version()), (1, 3));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use cricket_proto::records::{Container, ContainerResources, ContainerStatus, Sandbox};
 use protobuf::Message;
 
 use crate::error::{Context, Error, Kind, Result};
@@ -17,6 +18,27 @@ pub enum Durability {
     /// In the page cache: survives SIGKILL. For what a reboot undoes anyway.
     Memory,
 }
+
+/// A message that says which format it is of.
+pub trait Record: Message {
+    /// Its number; the first one is 0.
+    fn format(&self) -> u32;
+}
+
+macro_rules! records {
+    ($($name:ident),*) => {
+        $(impl Record for $name {
+            fn format(&self) -> u32 {
+                self.format
+            }
+        })*
+    };
+}
+
+records!(Sandbox, Container, ContainerResources, ContainerStatus);
+
+/// The newest format that we know.
+const FORMAT: u32 = 0;
 
 /// Replaces the record at `path` in one step: a reader sees the old one or the new one, whole. Only root may read it:
 /// annotations of a pod are nobody else's business.
@@ -43,22 +65,33 @@ fn replace(path: &Path, bytes: &[u8], durability: Durability) -> std::io::Result
 /// The record at `path`; `None` if there is none.
 ///
 /// # Errors
-/// `Internal` for one that does not parse.
-pub fn read<M: Message>(path: &Path) -> Result<Option<M>> {
+/// `Internal` for one that does not parse, `Unimplemented` for one of a newer cricket.
+pub fn read<M: Record>(path: &Path) -> Result<Option<M>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::from(e).context(format_args!("read record {}", path.display()))),
     };
-    M::parse_from_bytes(&bytes)
-        .map(Some)
-        .map_err(|e| Error::caused(Kind::Internal, format!("record {} is damaged", path.display()), e))
+    parse(&bytes).map(Some).with_context(|| format!("record {}", path.display()))
+}
+
+/// The record that these bytes are.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse<M: Record>(bytes: &[u8]) -> Result<M> {
+    let record = M::parse_from_bytes(bytes).map_err(|e| Error::caused(Kind::Internal, "it is damaged", e))?;
+    if record.format() > FORMAT {
+        let message =
+            format!("it is of format {}, from a newer cricket: install that again, or drain the node", record.format());
+        return Err(Error::new(Kind::Unimplemented, message));
+    }
+    Ok(record)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cricket_proto::records::ContainerStatus;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -75,6 +108,11 @@ mod tests {
         }
         fs::write(&path, [0xff, 0xff, 0xff]).unwrap();
         assert_eq!(read::<ContainerStatus>(&path).map_err(|e| e.kind()), Err(Kind::Internal));
+        let newer = ContainerStatus { format: FORMAT + 1, ..status };
+        write(&path, &newer, Durability::Memory).unwrap();
+        let e = read::<ContainerStatus>(&path).unwrap_err();
+        assert_eq!(e.kind(), Kind::Unimplemented);
+        assert!(e.to_string().contains("newer cricket: install that"), "{e}");
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "no temporary is left");
         fs::remove_dir_all(&dir).unwrap();
     }

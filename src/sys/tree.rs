@@ -1,15 +1,74 @@
-//! The end of a directory that somebody else has filled, however deep it is.
+//! Directories that somebody else has filled: what they take, and their end, however deep they are.
 
-use std::fs::{self, File};
+use std::collections::HashSet;
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// How deep we go into a tree at once: each level holds two descriptors.
 const MAX_DEPTH: usize = 32;
+/// Of what the kernel calls blocks.
+const BLOCK_BYTES: u64 = 512;
 /// How often we begin anew, at most: what is still there then is being filled by somebody.
 const MAX_PASSES: usize = 100_000;
+
+/// What a tree takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Files, links and directories, `top` among them; one of several names counts once.
+    pub inodes: u64,
+}
+
+/// Measures `top` and everything below it; links themselves, never what they lead to. What goes while we look is not
+/// counted.
+///
+/// # Errors
+/// Also for a tree deeper than some tens of levels: it would use up the open files.
+pub fn usage(top: &Path) -> io::Result<Usage> {
+    let (mut sum, mut seen) = (Usage::default(), HashSet::new());
+    let open = directory(top)?;
+    count(&open.metadata()?, &mut sum, &mut seen);
+    measure(&open, 0, &mut sum, &mut seen)?;
+    Ok(sum)
+}
+
+fn measure(dir: &File, depth: usize, sum: &mut Usage, seen: &mut HashSet<(u64, u64)>) -> io::Result<()> {
+    for entry in fs::read_dir(place(dir))? {
+        let entry = entry?;
+        let Some(facts) = unless_gone(entry.metadata())? else { continue };
+        count(&facts, sum, seen);
+        if facts.is_dir() {
+            if depth == MAX_DEPTH {
+                return Err(io::Error::other(format!("a tree deeper than {MAX_DEPTH} levels")));
+            }
+            match directory(&entry.path()) {
+                Ok(below) => measure(&below, depth + 1, sum, seen)?,
+                // It went, or became something else, while we looked.
+                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn count(facts: &Metadata, sum: &mut Usage, seen: &mut HashSet<(u64, u64)>) {
+    if facts.is_dir() || facts.nlink() < 2 || seen.insert((facts.dev(), facts.ino())) {
+        sum.bytes += facts.blocks() * BLOCK_BYTES;
+        sum.inodes += 1;
+    }
+}
+
+fn unless_gone<T>(done: io::Result<T>) -> io::Result<Option<T>> {
+    match done {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        done => done.map(Some),
+    }
+}
 
 /// Removes `top` and everything below it; links themselves, never what they lead to. The names in `top` itself must be
 /// our own, those further below may be anybody's: directories that lie too deep are moved up to `top` first, so that
@@ -85,6 +144,27 @@ mod tests {
         remove(&top).expect("removed");
         assert!(!top.exists());
         fs::remove_dir(&dir).expect("empty");
+    }
+
+    #[test]
+    fn what_a_tree_takes() {
+        let dir = scratch("usage");
+        fs::create_dir_all(dir.join("top/a/b")).expect("mkdir");
+        fs::write(dir.join("other"), vec![1; 1 << 20]).expect("write");
+        let empty = usage(&dir.join("top")).expect("measured");
+        assert_eq!(empty.inodes, 3);
+        fs::write(dir.join("top/a/b/file"), vec![1; 300_000]).expect("write");
+        fs::hard_link(dir.join("top/a/b/file"), dir.join("top/a/again")).expect("link");
+        symlink(dir.join("other"), dir.join("top/link")).expect("symlink");
+        symlink("/", dir.join("top/a/root")).expect("symlink");
+        let full = usage(&dir.join("top")).expect("measured");
+        assert_eq!(full.inodes, 6, "a file of two names, and two links");
+        assert!((300_000..400_000).contains(&(full.bytes - empty.bytes)), "{full:?} {empty:?}");
+        let deep = (0..MAX_DEPTH + 2).fold(dir.join("top"), |path, _| path.join("d"));
+        fs::create_dir_all(deep).expect("mkdir");
+        assert!(usage(&dir.join("top")).is_err());
+        assert!(usage(&dir.join("top/link")).is_err() && usage(&dir.join("none")).is_err());
+        fs::remove_dir_all(&dir).expect("ours");
     }
 
     #[test]

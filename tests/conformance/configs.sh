@@ -21,11 +21,20 @@ differ = "walking"
 TOML
 }
 
+# As dist/containerd.toml has it.
+rare_gc() {
+    cat <<TOML
+[plugins."io.containerd.gc.v1.scheduler"]
+pause_threshold = 0.001
+TOML
+}
+
 cricket_config_1.6() {
     cat <<TOML
 version = 2
 $(containerd_paths)
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
+$(rare_gc)
 TOML
 }
 
@@ -36,6 +45,7 @@ $(containerd_paths)
 disabled_plugins = ["io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images", "io.containerd.grpc.v1.cri",
   "io.containerd.internal.v1.opt"]
 $(unpack_2)
+$(rare_gc)
 TOML
 }
 

@@ -14,10 +14,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use cricket::call::Call;
-use cricket::containerd::{Client, Containerd, SnapshotRef};
+use cricket::containerd::{Client, Containerd, Labels, SnapshotRef};
 use cricket::error::Kind;
 use cricket::image::build::{self, Bytes, NewFile, NewImage};
-use cricket::image::fs_info::fs_info;
+use cricket::image::fs_info::{fs_info, Place};
 use cricket::image::import::{import, Imported};
 use cricket::image::{load, remove, Images};
 use cricket::store::fs_usage::FsUsage;
@@ -117,12 +117,39 @@ fn archives_of_every_shape() {
         assert_eq!(imported[0].references, [NAME]);
         node.assert_complete(NAME, 3);
         node.assert_complete(&imported[0].id, 3);
-        let usage = fs_info(&node.client, &FsUsage::default(), &call(), "overlayfs").expect("usage");
+        let at =
+            Place { containerd: &node.client, measured: &FsUsage::default(), snapshotter: "overlayfs", version: 0 };
+        let usage = fs_info(at, &call()).expect("usage");
         let filesystem = &usage.image_filesystems[0];
         assert!(filesystem.used_bytes.value > 1500, "{filesystem:?}");
         assert!(fs::metadata(&filesystem.fs_id.mountpoint).expect("the mount point is there").is_dir());
         node.assert_removable(NAME);
     }
+}
+
+#[test]
+fn what_a_writable_layer_takes_is_what_containerd_says() {
+    let node = Node::new();
+    node.import(&archives::layout(NAME));
+    let chain_id = node.store.get(NAME).expect("imported").chain_id.clone();
+    let key = SnapshotRef { snapshotter: "overlayfs", key: "written" };
+    let mounts = node.client.prepare_snapshot(&call(), &key, &chain_id, &Labels::new()).expect("prepare");
+    let upper = mounts[0].options.iter().find_map(|option| option.strip_prefix("upperdir=")).expect("an overlay");
+    let upper = PathBuf::from(upper);
+    fs::create_dir_all(upper.join("a/b")).expect("mkdir");
+    fs::write(upper.join("a/b/file"), vec![7; 123_456]).expect("write");
+    fs::hard_link(upper.join("a/b/file"), upper.join("a/other")).expect("link");
+    std::os::unix::fs::symlink("/etc", upper.join("a/etc")).expect("symlink");
+
+    let measured = FsUsage::default();
+    fs_info(Place { containerd: &node.client, measured: &measured, snapshotter: "overlayfs", version: 0 }, &call())
+        .expect("measured");
+    let last = measured.last.lock().clone();
+    assert_eq!(last.writable["written"].as_deref(), Some(upper.as_path()), "counted where it lies");
+    let theirs = node.client.snapshot_usage(&call(), &key).expect("usage");
+    assert_eq!(last.usage["written"], theirs);
+    assert!(theirs.size_bytes > 123_456 && theirs.inodes == 5, "{theirs:?}");
+    node.client.remove_snapshot(&call(), &key).expect("remove");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use cricket_proto::runtime::{Int64Value, KeyValue, LinuxContainerResources, Moun
 use protobuf::MessageField;
 
 use crate::cri::{container, pod_config, state, Pod, POLITE};
-use crate::node::Node;
+use crate::node::{until, Node};
 
 /// The file of a controller in the cgroup of a process, whichever version the machine has: (v1 name, v2 name).
 fn cgroup_file(pid: u32, controller: &str, v1: &str, v2: &str) -> String {
@@ -163,10 +163,12 @@ fn resource_limits_are_in_the_cgroup() {
 /// Removes the control group of a pod: it is the kubelet's, which is the test here.
 pub fn remove_group(parent: &str) {
     let name = parent.trim_start_matches('/');
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
-        fs::remove_dir(hierarchy.path().join(name)).ok();
-    }
-    fs::remove_dir(Path::new("/sys/fs/cgroup").join(name)).ok();
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten().map(|hierarchy| hierarchy.path());
+    let groups: Vec<_> = hierarchies.chain(["/sys/fs/cgroup".into()]).map(|path| path.join(name)).collect();
+    // A shim that is about to end may be in it yet.
+    until("the control group of the pod is removed", || {
+        groups.iter().all(|group| fs::remove_dir(group).is_ok() || !group.exists())
+    });
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod stream;
 mod budget;
 mod confined;
 mod container;
+mod doctor;
 mod exec;
 mod exits;
 mod leaks;

@@ -83,7 +83,7 @@ fn mounts(dir: &Path) -> Vec<String> {
 }
 
 /// The threads of a daemon that does nothing, but for its first one and those of the C core.
-const AT_REST: [&str; 6] = ["cri-0", "grpc-client-0", "monitor", "stdio", "streaming", "worker"];
+const AT_REST: [&str; 5] = ["grpc-0", "monitor", "stdio", "streaming", "worker"];
 /// Those of the C core, as the kernel shortens their names. It starts a second one of some of them when there is much to do.
 const CORE: [&str; 5] = ["default-executo", "event_engine", "grpc_global_tim", "resolver-execut", "timer_manager"];
 

@@ -87,13 +87,18 @@ impl World {
 
     /// Starts the daemon and waits until it serves.
     pub fn boot(&mut self) {
+        self.begin();
+        eventually("the runtime is ready", || self.not_ready().is_none());
+    }
+
+    /// Starts the daemon and does not wait.
+    pub fn begin(&mut self) {
         let hub = Hub::start(Limits { line_bytes: self.config.log_line_bytes }).expect("a hub");
         let host = Host::read().expect("facts of this host");
         let containerd = Arc::new(self.fake.clone());
         let base_specs = base_spec::read_all(&self.config).expect("base specs");
         let rt = Arc::new(Runtime::new(Parts { config: self.config.clone(), host, containerd, hub, base_specs }));
         let monitor = Monitor::start(rt.clone()).expect("a monitor");
-        eventually("the runtime is ready", || rt.not_ready().is_none());
         self.running = Some(Running { rt, monitor });
     }
 

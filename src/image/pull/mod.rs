@@ -93,8 +93,10 @@ impl Puller<'_> {
     /// registry can be reached, which is what the kubelet wants to read.
     pub fn pull(&self, call: &Call, reference: &Reference, credentials: &Credentials) -> Result<String> {
         let key = (reference.to_string(), self.snapshotter.to_owned(), credentials.clone());
-        let work = || lease::held(self, call, reference, |call| self.fetch(call, reference, credentials));
-        let pulled = self.pulls.whole.join(call, &key, || work().map_err(|e| surface(e, reference)));
+        let pulled = self.pulls.whole.join(call, &key, (), |call, ()| {
+            let work = lease::held(self, call, reference, |call| self.fetch(call, reference, credentials));
+            work.map_err(|e| surface(e, reference))
+        });
         // A client whose time is up hears that, whatever it was that ended so.
         pulled.map_err(|e| call.check().err().unwrap_or(e))
     }

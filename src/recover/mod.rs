@@ -3,22 +3,21 @@
 //! A sandbox is what its record says; a container is what containerd's record says, together with its task and our
 //! status file. Directories and snapshots without a record are left-overs of a killed daemon.
 
-use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::path::Path;
-use std::sync::Arc;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use cricket_proto::records::{self, container_status::Start, sandbox::Phase, ContainerStatus};
-use protobuf::Message;
 
 use crate::call::Call;
 use crate::cgroup;
 use crate::clock;
 use crate::cni::Left;
-use crate::container::{self, IMAGE_VOLUME, METADATA_TYPE, OWN_SNAPSHOT};
-use crate::containerd::{Record, SnapshotRef, Task, TaskState};
+use crate::container::{self, METADATA_TYPE};
+use crate::containerd::{Record, Task, TaskState};
 use crate::error::{Context, Error, Idempotent, Kind, Result};
 use crate::ids::{ContainerId, SandboxId};
 use crate::runtime::Runtime;
@@ -27,50 +26,62 @@ use crate::store::container::{reserved_name as container_name, Ended};
 use crate::store::record::{self, Durability};
 use crate::store::sandbox::reserved_name as sandbox_name;
 use crate::store::{Container, ContainerState, Sandbox, SandboxState};
-use crate::sys::tree;
+use crate::workers;
+
+pub mod orphans;
+
+use orphans::Place;
 
 /// How long one object may hold up the others.
 const UNDO_BUDGET: Duration = Duration::from_secs(10);
 
-/// Rebuilds the stores. Blocks; called once, before any request is served.
+/// Rebuilds the stores. Blocks; called once, before any request is served. Objects are looked at side by side, and each
+/// is given a bounded time, so that one whose shim hangs does not hold up the others.
 ///
 /// # Errors
-/// Only if containerd or our directories cannot be read at all; trouble with one object is logged, and the object is
-/// kept in a state that lets the kubelet remove it.
+/// If containerd or our directories cannot be read at all, or a record is of a newer cricket: nothing is served then, for
+/// what we cannot read would be made again. Other trouble with one object is logged, and the object is kept in a state
+/// that lets the kubelet remove it.
 pub fn recover(rt: &Runtime, call: &Call) -> Result<()> {
-    let plugins = LazyCell::new(Left::find as fn() -> Left);
-    for id in entries(&rt.layout.sandboxes())? {
-        if let Err(e) = recover_sandbox(rt, call, &SandboxId::from_record(&id), &plugins) {
+    let plugins = LazyLock::new(Left::find as fn() -> Left);
+    workers::each("recover", &entries(&rt.layout.sandboxes())?, |id| {
+        unless_newer(recover_sandbox(rt, call, &SandboxId::from_record(id), &plugins), |e| {
             log::error!("pod sandbox {id} cannot be recovered: {e}");
-        }
-    }
+        })
+    })?;
     let tasks: HashMap<String, Task> = rt.containerd.tasks(call)?.into_iter().map(|t| (t.id.clone(), t)).collect();
     let records = rt.containerd.containers(call, &[])?;
     if let Err(e) = rt.shipped.sweep(records.iter().map(|record| record.runtime.as_str())) {
         log::warn!("old versions of the shim: {e}");
     }
-    for record in &records {
-        if let Err(e) = recover_container(rt, call, record, tasks.get(&record.id)) {
+    workers::each("recover", &records, |record| {
+        unless_newer(recover_container(rt, call, record, tasks.get(&record.id)), |e| {
             log::error!("container {} cannot be recovered: {e}", record.id);
-        }
-    }
+        })
+    })?;
     if let Err(e) = sandbox::sweep_pause_roots(rt) {
         log::warn!("sweep what sandbox processes of other versions ran from: {e}");
     }
-    sweep_processes(rt, call, &records);
-    sweep(rt, call, &records)
+    let orphans = orphans::find(&Place::of(rt), call)?;
+    workers::each("sweep", &orphans, |orphan| {
+        log::info!("removing {orphan}");
+        if let Err(e) = orphan.remove(rt, &call.at_most(UNDO_BUDGET)) {
+            log::warn!("remove {orphan}: {e}");
+        }
+        Ok(())
+    })
 }
 
-/// Ends processes of sandboxes that are not there, or have none by their record.
-fn sweep_processes(rt: &Runtime, call: &Call, records: &[Record]) {
-    for record in records.iter().filter(|r| r.extensions.contains_key(sandbox::PROCESS_TYPE)) {
-        if rt.sandboxes.exact(&record.id).is_some_and(|sandbox| sandbox.process) {
-            continue;
+/// What is wrong with one object is told, and is no reason to stop; unless its record is of a newer cricket, which alone is
+/// `Unimplemented` here.
+fn unless_newer(done: Result<()>, tell: impl FnOnce(Error)) -> Result<()> {
+    match done {
+        Err(e) if e.kind() == Kind::Unimplemented => Err(e),
+        Err(e) => {
+            tell(e);
+            Ok(())
         }
-        log::info!("ending the process of pod sandbox {}, which does not exist", record.id);
-        if let Err(e) = sandbox::remove_process(rt, &call.at_most(UNDO_BUDGET), &record.id) {
-            log::warn!("end the process of pod sandbox {}: {e}", record.id);
-        }
+        Ok(()) => Ok(()),
     }
 }
 
@@ -86,16 +97,19 @@ fn entries(dir: &Path) -> Result<Vec<String>> {
 }
 
 /// `plugins` are looked for only if they may be at work: not for a sandbox that stands, nor for none.
-fn recover_sandbox(rt: &Runtime, call: &Call, id: &SandboxId, plugins: &LazyCell<Left>) -> Result<()> {
+fn recover_sandbox(rt: &Runtime, call: &Call, id: &SandboxId, plugins: &LazyLock<Left>) -> Result<()> {
     if rt.sandboxes.exact(id.as_str()).is_some() {
         return Ok(());
     }
     let record = match record::read::<records::Sandbox>(&rt.layout.sandbox_record(id)) {
         Ok(record) => record.unwrap_or_default(),
-        Err(e) => {
-            log::error!("pod sandbox {id} is taken down: {e}");
+        // Unreadable, not of a newer cricket.
+        Err(e) if e.kind() != Kind::Unimplemented => {
+            let aside = set_aside(rt, id)?;
+            log::error!("pod sandbox {id} is taken down: {e}; its record is kept as {}", aside.display());
             records::Sandbox::default()
         }
+        Err(e) => return Err(e.context(format_args!("pod sandbox {id}"))),
     };
     // Without a readable record, or half made: to be undone. An empty record is of that phase.
     let record = records::Sandbox { id: id.to_string(), ..record };
@@ -119,6 +133,15 @@ fn recover_sandbox(rt: &Runtime, call: &Call, id: &SandboxId, plugins: &LazyCell
     Ok(())
 }
 
+/// Keeps a damaged record for whoever wants to know what it was.
+fn set_aside(rt: &Runtime, id: &SandboxId) -> Result<PathBuf> {
+    let (dir, record) = (rt.layout.damaged(), rt.layout.sandbox_record(id));
+    let aside = dir.join(format!("sandbox-{id}"));
+    let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(&dir);
+    made.and_then(|()| fs::rename(&record, &aside)).with_context(|| format!("set {} aside", record.display()))?;
+    Ok(aside)
+}
+
 fn recover_container(rt: &Runtime, call: &Call, record: &Record, task: Option<&Task>) -> Result<()> {
     let Some(metadata) = record.extensions.get(METADATA_TYPE) else {
         // Somebody else's, in our namespace.
@@ -127,12 +150,15 @@ fn recover_container(rt: &Runtime, call: &Call, record: &Record, task: Option<&T
     if rt.containers.exact(&record.id).is_some() {
         return Ok(());
     }
-    let damaged = |e| Error::caused(Kind::Internal, "its metadata is damaged", e);
-    let metadata = records::Container::parse_from_bytes(&metadata.value).map_err(damaged)?;
+    let metadata: records::Container = record::parse(&metadata.value).context("its metadata")?;
     let id = ContainerId::from_record(&record.id);
     let status = record::read::<ContainerStatus>(&rt.layout.container_status(&id)).map(Option::unwrap_or_default);
     let starting = status.as_ref().is_ok_and(|status| status.start != Start::NONE.into());
-    let state = status.and_then(|status| state(rt, call, &id, &status, task)).unwrap_or_else(|e| {
+    let state = match status {
+        Err(e) if e.kind() == Kind::Unimplemented => return Err(e),
+        status => status.and_then(|status| state(rt, call, &id, &status, task)),
+    };
+    let state = state.unwrap_or_else(|e| {
         log::error!("container {id} is in an unknown state until it is stopped or removed: {e}");
         ContainerState::Unknown
     });
@@ -233,41 +259,6 @@ fn started_unseen(rt: &Runtime, id: &ContainerId, pid: u32) -> ContainerState {
     state
 }
 
-/// Removes directories and snapshots of containers that have no record.
-fn sweep(rt: &Runtime, call: &Call, records: &[Record]) -> Result<()> {
-    let whole: HashSet<&str> = records.iter().map(|r| r.id.as_str()).collect();
-    for parent in rt.layout.containers() {
-        for id in entries(&parent)?.iter().filter(|id| !whole.contains(id.as_str())) {
-            log::info!("removing {}: its container has no record", parent.join(id).display());
-            if let Err(e) = tree::remove(&parent.join(id)) {
-                log::warn!("remove {}: {e}", parent.join(id).display());
-            }
-        }
-    }
-    let snapshotters: HashSet<&str> = rt.config.runtimes.values().map(|h| rt.config.snapshotter(h)).collect();
-    for snapshotter in snapshotters {
-        let snapshots = match rt.containerd.snapshots(call, snapshotter) {
-            Err(e) if e.kind() != Kind::Unavailable => {
-                log::warn!("snapshotter {snapshotter}: {e}");
-                continue;
-            }
-            snapshots => snapshots?,
-        };
-        for snapshot in snapshots {
-            let of_container = snapshot.labels.contains_key(OWN_SNAPSHOT) && !whole.contains(snapshot.key.as_str());
-            let of_pod = snapshot.labels.get(IMAGE_VOLUME).is_some_and(|pod| rt.sandboxes.exact(pod).is_none());
-            if of_container || of_pod {
-                log::info!("removing snapshot {}: what it belongs to does not exist", snapshot.key);
-                let at = SnapshotRef { snapshotter, key: &snapshot.key };
-                if let Err(e) = rt.containerd.remove_snapshot(call, &at).or_gone() {
-                    log::warn!("remove snapshot {}: {e}", snapshot.key);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Compares what may run with what containerd says runs, and settles the exits that were missed. After every
 /// (re)connect: the event stream has no memory. What is left of containers that have ended goes.
 ///
@@ -277,16 +268,17 @@ pub fn reconcile(rt: &Runtime, call: &Call) -> Result<()> {
     let tasks = rt.containerd.tasks(call)?;
     let alive = |t: &&Task| matches!(t.state, TaskState::Created | TaskState::Running | TaskState::Paused);
     let alive: HashSet<&str> = tasks.iter().filter(alive).map(|t| t.id.as_str()).collect();
-    for container in rt.containers.list() {
-        if container.state().may_run() && !alive.contains(container.id.as_str()) {
-            call.check()?;
-            match container::reconcile(rt, &call.at_most(UNDO_BUDGET), &container) {
-                Err(e) if e.kind() == Kind::Unavailable => return Err(e),
-                Err(e) => log::warn!("container {}: {e}", container.id),
-                Ok(()) => {}
-            }
+    let mut missed = rt.containers.list();
+    missed.retain(|container| container.state().may_run() && !alive.contains(container.id.as_str()));
+    workers::each("reconcile", &missed, |container| {
+        call.check()?;
+        match container::reconcile(rt, &call.at_most(UNDO_BUDGET), container) {
+            Err(e) if e.kind() == Kind::Unavailable => return Err(e),
+            Err(e) => log::warn!("container {}: {e}", container.id),
+            Ok(()) => {}
         }
-    }
+        Ok(())
+    })?;
     for task in &tasks {
         let ended = |c: &Arc<Container>| matches!(c.state(), ContainerState::Exited(_));
         if rt.containers.exact(&task.id).as_ref().is_some_and(ended) {

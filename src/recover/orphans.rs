@@ -1,0 +1,162 @@
+//! What belongs to nothing: found by comparing what there is with the records, and swept at start. Only what carries our
+//! own mark: our directories, labels, extensions, and network namespaces named by us.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+use std::path::PathBuf;
+
+use cricket_proto::runtime::PodSandboxConfig;
+
+use super::entries;
+use crate::call::Call;
+use crate::cni::Cni;
+use crate::config::Config;
+use crate::container::{IMAGE_VOLUME, OWN_SNAPSHOT};
+use crate::containerd::{Containerd, SnapshotRef};
+use crate::error::{Idempotent, Kind, Result};
+use crate::ids::SandboxId;
+use crate::layout::Layout;
+use crate::runtime::Runtime;
+use crate::sandbox;
+use crate::store::{Sandbox, SandboxState};
+use crate::sys::tree;
+use cricket_proto::records;
+
+/// Where to look.
+pub struct Place<'a> {
+    /// Records, tasks and snapshots.
+    pub containerd: &'a dyn Containerd,
+    /// Our directories.
+    pub layout: &'a Layout,
+    /// Which snapshotters we use.
+    pub config: &'a Config,
+    /// Attachments to the network.
+    pub cni: &'a Cni,
+}
+
+impl<'a> Place<'a> {
+    /// This node, as the daemon sees it.
+    pub fn of(rt: &'a Runtime) -> Place<'a> {
+        Place { containerd: &*rt.containerd, layout: &rt.layout, config: &rt.config, cni: &rt.cni }
+    }
+}
+
+/// Something of which the record is gone. Displays as what it is, and why it is to go.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Orphan {
+    /// A directory of a container.
+    Directory(PathBuf),
+    /// A snapshot of a container, or of an image that was mounted for a pod.
+    Snapshot {
+        /// Whose it is.
+        snapshotter: String,
+        /// Its name there.
+        key: String,
+    },
+    /// The process of a sandbox: its containerd container.
+    Process(String),
+    /// Namespaces and mounts of a sandbox.
+    Sandbox(SandboxId, PathBuf),
+    /// The place of a sandbox in the network: its namespace is gone.
+    Attachment(SandboxId),
+}
+
+impl fmt::Display for Orphan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Orphan::Directory(path) => write!(f, "{}: containerd has no record of its container", path.display()),
+            Orphan::Snapshot { snapshotter, key } => {
+                write!(f, "snapshot {key} of {snapshotter}: what it belongs to does not exist")
+            }
+            Orphan::Process(id) => write!(f, "the process of pod sandbox {id}, which does not exist"),
+            Orphan::Sandbox(_, path) => {
+                write!(f, "{}, and what is mounted there: its pod sandbox does not exist", path.display())
+            }
+            Orphan::Attachment(id) => {
+                write!(f, "the addresses of pod sandbox {id}, which does not exist, nor does its network namespace")
+            }
+        }
+    }
+}
+
+impl Orphan {
+    /// Removes it. Blocks.
+    pub fn remove(&self, rt: &Runtime, call: &Call) -> Result<()> {
+        match self {
+            Orphan::Directory(path) => Ok(tree::remove(path).or_gone()?),
+            Orphan::Snapshot { snapshotter, key } => {
+                rt.containerd.remove_snapshot(call, &SnapshotRef { snapshotter, key }).or_gone()
+            }
+            Orphan::Process(id) => sandbox::remove_process(rt, call, id),
+            Orphan::Sandbox(id, _) => {
+                let record = records::Sandbox { id: id.to_string(), ..Default::default() };
+                sandbox::teardown(rt, call, &Sandbox::from_record(&record, SandboxState::NotReady))
+            }
+            Orphan::Attachment(id) => sandbox::detach(rt, call, id, &PodSandboxConfig::default(), &rt.layout.netns(id)),
+        }
+    }
+}
+
+/// Everything that belongs to nothing, sorted. Blocks; changes nothing. What is being made meanwhile may be among it.
+///
+/// # Errors
+/// If containerd or our directories cannot be read.
+pub fn find(at: &Place<'_>, call: &Call) -> Result<Vec<Orphan>> {
+    let mut found = BTreeSet::new();
+    // What there is before what ought to be: in the other order, something that is made in between had no record.
+    let directories = at.layout.containers().map(|parent| entries(&parent).map(|names| (parent, names)));
+    let states = entries(&at.layout.sandbox_states())?;
+    let attachments = at.cni.attachments().unwrap_or_else(|e| {
+        log::warn!("attachments to the network: {e}");
+        Vec::new()
+    });
+    let snapshots = snapshots(at, call)?;
+    let records = at.containerd.containers(call, &[])?;
+    let sandboxes: HashSet<String> = entries(&at.layout.sandboxes())?.into_iter().collect();
+    let whole: HashSet<&str> = records.iter().map(|r| r.id.as_str()).collect();
+
+    for listed in directories {
+        let (parent, names) = listed?;
+        let orphaned = names.iter().filter(|name| !whole.contains(name.as_str()));
+        found.extend(orphaned.map(|name| Orphan::Directory(parent.join(name))));
+    }
+    for (snapshotter, snapshot) in snapshots {
+        let of_container = snapshot.labels.contains_key(OWN_SNAPSHOT) && !whole.contains(snapshot.key.as_str());
+        let of_pod = snapshot.labels.get(IMAGE_VOLUME).is_some_and(|pod| !sandboxes.contains(pod));
+        if of_container || of_pod {
+            found.insert(Orphan::Snapshot { snapshotter: snapshotter.to_owned(), key: snapshot.key });
+        }
+    }
+    for record in records.iter().filter(|r| r.extensions.contains_key(sandbox::PROCESS_TYPE)) {
+        if !sandboxes.contains(&record.id) {
+            found.insert(Orphan::Process(record.id.clone()));
+        }
+    }
+    for id in states.into_iter().filter(|id| !sandboxes.contains(id)) {
+        let id = SandboxId::from_record(id);
+        let path = at.layout.sandbox_state(&id);
+        found.insert(Orphan::Sandbox(id, path));
+    }
+    for (id, netns) in attachments {
+        let id = SandboxId::from_record(id);
+        // Where others keep their attachments too, the namespace has our name; one that is there has a user.
+        let ours = netns == at.layout.netns(&id) && !sandboxes.contains(id.as_str());
+        if ours && !netns.exists() {
+            found.insert(Orphan::Attachment(id));
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// Those of every snapshotter that we use. One that cannot be asked is told of, and passed over.
+fn snapshots<'a>(at: &Place<'a>, call: &Call) -> Result<Vec<(&'a str, crate::containerd::Snapshot)>> {
+    let used: BTreeSet<&str> = at.config.runtimes.values().map(|h| at.config.snapshotter(h)).collect();
+    let mut all = Vec::new();
+    for snapshotter in used {
+        match at.containerd.snapshots(call, snapshotter) {
+            Err(e) if e.kind() != Kind::Unavailable => log::warn!("snapshotter {snapshotter}: {e}"),
+            listed => all.extend(listed?.into_iter().map(|snapshot| (snapshotter, snapshot))),
+        }
+    }
+    Ok(all)
+}
