@@ -45,8 +45,8 @@ mod tests {
         let ids = ["one", "two"].map(|name| format!("left-{name}-{}", std::process::id()));
         let netns = rig.path("netns");
         let add = |id: &str, call: &Call| rig.cni.add(call, &network, &attachment(id, &netns)).map(drop);
+        let bounded = Call::within(Duration::from_secs(60));
         std::thread::scope(|scope| {
-            let bounded = Call::within(Duration::from_secs(60));
             let first = scope.spawn(|| add(&ids[0], &bounded));
             let second = scope.spawn(|| add(&ids[1], &bounded));
             let begun = Instant::now();

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -87,11 +89,13 @@ pub struct Client {
     pub cgroup: String,
     pub pods: Vec<Pod>,
     pub tally: Tally,
+    /// The round has failed already: nothing is worth waiting for.
+    given_up: Arc<AtomicBool>,
 }
 
 impl Client {
     /// The client of this number in a round, on the node in `dir`.
-    pub fn new(round: &Round, number: u64, dir: &Path, cgroup: &str) -> Client {
+    pub fn new(round: &Round, number: u64, dir: &Path, cgroup: &str, given_up: Arc<AtomicBool>) -> Client {
         Client {
             name: format!("c{}-{number}", round.number),
             cri: Cri::connect(&dir.join("cricket.sock")),
@@ -101,6 +105,7 @@ impl Client {
             cgroup: cgroup.to_owned(),
             pods: Vec::new(),
             tally: Tally::default(),
+            given_up,
         }
     }
 
@@ -113,7 +118,8 @@ impl Client {
 
     /// Waits a little before the next try of what began at `begun`.
     pub fn again(&mut self, begun: Instant, what: &str, e: &Error) {
-        assert!(begun.elapsed() < BOUND, "{}: {what} is refused for ever: {e}", self.name);
+        let bound = if self.given_up.load(Ordering::Relaxed) { Duration::ZERO } else { BOUND };
+        assert!(begun.elapsed() < bound, "{}: {what} is refused for ever: {e}", self.name);
         self.tally.repeated += 1;
         sleep(PAUSE);
     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::thread::{sleep, Builder, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,7 @@ impl Rig {
         let (empty, held) = (Census::take(&node), Holdings::at_rest(node.daemon_pid()));
         let mut rig = Rig { node, cgroup, empty, held, lonely: HashMap::new(), tally: Tally::default() };
         let calm = Round { seed: setting.seed, number: u64::MAX, fault: None, acts: Vec::new() };
-        let mut client = Client::new(&calm, 0, rig.node.dir(), &rig.cgroup);
+        let mut client = Client::new(&calm, 0, rig.node.dir(), &rig.cgroup, Arc::default());
         for _ in 0..20 {
             client.work(&AtomicBool::new(true));
         }
@@ -72,8 +73,9 @@ impl Rig {
 
     fn try_round(&mut self, round: &Round) {
         let (dir, enough) = (self.node.dir().to_owned(), AtomicBool::new(false));
+        let given_up = Arc::new(AtomicBool::new(false));
         let mut clients: Vec<Client> =
-            (0..CLIENTS).map(|number| Client::new(round, number, &dir, &self.cgroup)).collect();
+            (0..CLIENTS).map(|number| Client::new(round, number, &dir, &self.cgroup, given_up.clone())).collect();
         let mut witness = Witness::new(Cri::connect(&dir.join("cricket.sock")), round.fault);
         let mut dice = Dice::new(round.seed, &[round.number, 0]);
         std::thread::scope(|scope| {
@@ -87,6 +89,7 @@ impl Rig {
             at_work.push(Builder::new().name("witness".into()).spawn_scoped(scope, watch).expect("a thread"));
             // The clients must not wait for ever if this panics.
             let tortured = catch_unwind(AssertUnwindSafe(|| self.torture(round, &mut dice)));
+            given_up.store(tortured.is_err(), Ordering::Relaxed);
             enough.store(true, Ordering::Relaxed);
             let failed = at_work.into_iter().map(ScopedJoinHandle::join).filter(Result::is_err).count();
             assert!(failed == 0 && tortured.is_ok(), "{failed} at work failed");
