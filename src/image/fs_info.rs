@@ -267,7 +267,7 @@ mod tests {
             options: options.iter().map(|o| (*o).to_owned()).collect(),
         };
         let overlay = mount("overlay", &["index=off", "workdir=/s/5/work", "upperdir=/s/5/fs", "lowerdir=/s/1/fs"]);
-        assert_eq!(files_of(&[overlay.clone()]), Some("/s/5/fs".into()));
+        assert_eq!(files_of(std::slice::from_ref(&overlay)), Some("/s/5/fs".into()));
         assert_eq!(files_of(&[mount("bind", &["rw", "rbind"])]), Some("/source".into()));
         for other in [mount("overlay", &["lowerdir=/s/1/fs:/s/2/fs"]), mount("bind", &["ro"]), mount("ext4", &["rw"])] {
             assert_eq!(files_of(&[other]), None);

@@ -280,7 +280,7 @@ mod tests {
         let (flights, gate) = (Numbers::default(), Gate::new());
         let work = |call: &Call, _: &u8| gate.work(call).and(Err(Error::invalid("so it is")));
         thread::scope(|scope| {
-            let first = scope.spawn(|| flights.join(&Call::unbounded(), &1, 5, &work));
+            let first = scope.spawn(|| flights.join(&Call::unbounded(), &1, 5, work));
             gate.wait_begun();
             let second = scope.spawn(|| flights.join(&Call::unbounded(), &1, 5, |_, _| panic!("somebody is at it")));
             until_aboard(&flights, 2);
