@@ -1,10 +1,16 @@
 //! Plugins that a daemon which was killed has left running: they go before anything of theirs is undone.
 
+use std::time::Duration;
+
 use crate::error::{Context, Result};
 use crate::sys::orphan::{self, Orphan};
 
 /// The variable that names the container in the environment of a plugin, and of whatever it runs itself.
 pub(super) const CONTAINER: &str = "CNI_CONTAINERID";
+
+/// How long one may go on by itself. Killed between two steps it may forget what it has reserved: host-local makes the file of
+/// an address, and then writes down whose it is.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The plugins that run. Ours do only while a call of ours waits for them, so at start there should be none.
 #[derive(Debug)]
@@ -16,13 +22,18 @@ impl Left {
         Left(orphan::with(CONTAINER))
     }
 
-    /// Kills those that are at work on this container, and waits for their end: a DEL beside an ADD would find nothing to
-    /// delete yet.
+    /// Waits for the end of those that are at work on this container, and kills what hangs: a DEL beside an ADD would find
+    /// nothing to delete yet. Blocks, some seconds at most.
     pub fn end(&self, container_id: &str) -> Result<()> {
+        self.end_after(container_id, PATIENCE)
+    }
+
+    fn end_after(&self, container_id: &str, patience: Duration) -> Result<()> {
         for plugin in self.0.iter().filter(|plugin| plugin.value == container_id) {
-            log::info!("ending CNI plugin {} of {container_id}, which an earlier daemon left running", plugin.pid);
-            let ended = plugin.end();
-            ended.with_context(|| format!("end the CNI plugin that runs as process {}", plugin.pid))?;
+            let doing = || format!("end the CNI plugin that runs as process {}", plugin.pid);
+            if !plugin.end(patience).with_context(doing)? {
+                log::warn!("killed CNI plugin {} of {container_id}, which an earlier daemon left running", plugin.pid);
+            }
         }
         Ok(())
     }
@@ -34,7 +45,7 @@ mod tests {
     use super::*;
     use crate::call::Call;
     use serde_json::json;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     #[test]
     fn a_plugin_of_a_dead_daemon_ends_and_those_of_others_do_not() {
@@ -54,13 +65,13 @@ mod tests {
                 assert!(begun.elapsed() < Duration::from_secs(60), "both run");
                 std::thread::sleep(Duration::from_millis(5));
             }
-            Left::find().end(&ids[0]).expect("it ends");
+            Left::find().end_after(&ids[0], Duration::ZERO).expect("it ends");
             let e = first.join().expect("no panic").expect_err("it was killed");
             assert!(e.to_string().contains("signal: 9"), "{e}");
             let left = Left::find().0;
             assert!(left.iter().any(|plugin| plugin.value == ids[1]), "the other runs on: {left:?}");
             assert!(left.iter().all(|plugin| plugin.value != ids[0]), "with all that it had started: {left:?}");
-            Left::find().end(&ids[1]).expect("it ends");
+            Left::find().end_after(&ids[1], Duration::ZERO).expect("it ends");
             second.join().expect("no panic").expect_err("it was killed as well");
         });
     }

@@ -40,30 +40,39 @@ fn value(pid: u32, variable: &str) -> Option<String> {
 }
 
 impl Orphan {
-    /// Kills it with its process group and waits until it has ended. Blocks up to [`DEATH`].
+    /// Waits until it has ended, and after `patience` kills it with its process group. Blocks up to [`DEATH`] longer. Tells
+    /// whether it ended by itself.
     ///
     /// # Errors
     /// `TimedOut` if the kernel does not let it go.
-    pub fn end(&self) -> io::Result<()> {
+    pub fn end(&self, patience: Duration) -> io::Result<bool> {
+        if self.ends_within(patience)? {
+            return Ok(true);
+        }
         let number = libc::pid_t::try_from(self.pid).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         // SAFETY: takes an integer.
         let group = unsafe { libc::getpgid(number) };
         // Its own first: the number of one that has ended may be another's by now, this descriptor never.
         match self.signal(libc::SIGKILL) {
-            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Ok(true),
             sent => sent?,
         }
         if group > 1 {
             // SAFETY: takes two integers. One that is gone with its last process is no matter.
             unsafe { libc::kill(-group, libc::SIGKILL) };
         }
+        match self.ends_within(DEATH)? {
+            true => Ok(false),
+            false => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    fn ends_within(&self, time: Duration) -> io::Result<bool> {
+        let millis = libc::c_int::try_from(time.as_millis()).unwrap_or(libc::c_int::MAX);
         let mut fds = libc::pollfd { fd: self.process.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: `fds` is one initialised pollfd structure that outlives the call.
-        let ready = check(unsafe { libc::poll(&raw mut fds, 1, DEATH.as_millis() as libc::c_int) })?;
-        if ready == 0 {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        Ok(())
+        let ready = check(unsafe { libc::poll(&raw mut fds, 1, millis) })?;
+        Ok(ready > 0)
     }
 
     fn signal(&self, signal: libc::c_int) -> io::Result<()> {
@@ -108,9 +117,10 @@ mod tests {
         pids.sort_unstable();
         assert!(pids.contains(&child.id()) && pids.contains(&line.trim().parse().unwrap()), "{pids:?}");
         assert!(found.iter().all(|orphan| orphan.value == "here"));
-        found.iter().for_each(|orphan| orphan.end().unwrap());
+        assert!(!found[0].end(Duration::ZERO).unwrap(), "it was killed");
+        assert!(found.iter().all(|orphan| orphan.end(DEATH).is_ok()));
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
         assert!(with(&name).is_empty());
-        found.iter().for_each(|orphan| orphan.end().expect("it is gone already"));
+        assert!(found.iter().all(|orphan| orphan.end(Duration::ZERO).expect("it is gone already")));
     }
 }
