@@ -7,7 +7,7 @@ export FLAGS := --locked --target $(TARGET)$(if $(wildcard vendor/config.toml), 
 export CARGO_TARGET_DIR := $(CURDIR)/target
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help build debug test conformance kubelet-test kubelet-bench vm-test bench demo lint vendor clean
+.PHONY: help build debug test conformance kubelet-test kubelet-bench vm-test torture bench demo lint vendor clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
@@ -40,6 +40,10 @@ kubelet-bench: ## twenty pods under a kubelet, cricket beside containerd's own C
 vm-test: ## a whole node in virtual machines: cgroup v2, systemd, AppArmor; ONLY=selftest,small for a part; as root
 	tools/setup.sh vm && $(MAKE) build
 	tests/vm/run.sh
+
+torture: ## clients that never rest and a cricket that is killed under them; ROUNDS=n, SEED=n, CONTAINERD=1.6 or 2; as root
+	tools/setup.sh node
+	tools/torture.sh
 
 demo: ## a pod from nothing: a containerd and a cricket of its own, `cricket selftest`, nothing left; as root, installs too
 	tools/setup.sh node && $(MAKE) build

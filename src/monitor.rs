@@ -106,9 +106,12 @@ impl Shared {
         let own = rt.clone();
         // Beside the recovery: it takes as long as starting a program.
         hand_over(&rt.workers, "features", move || own.learn_features());
+        // It writes: what an earlier daemon asked containerd to write is written before it, so that we see all of it.
         rt.containerd.ensure_namespace(&call)?;
         let mut events = rt.containerd.subscribe()?;
-        rt.set_remapping(remapping(&rt.containerd.plugins(&call, SNAPSHOTTERS)?));
+        let snapshotters = rt.containerd.plugins(&call, SNAPSHOTTERS)?;
+        rt.set_remapping(remapping(&snapshotters));
+        rt.set_tasks_dir(container::tasks_dir(&snapshotters));
         image::load::refresh_all(&image::at(rt), &call)?;
         let first = !*recovered;
         if first {
@@ -168,7 +171,7 @@ fn handle_all(rt: &Arc<Runtime>, events: &mut dyn EventStream) -> Result<()> {
 /// What calls containerd goes to the workers.
 fn handle(rt: &Arc<Runtime>, event: Event) {
     match event {
-        Event::TaskExit { id, exec_id: None, exit, .. } => {
+        Event::TaskExit { id, exec_id: None, pid, exit } => {
             let own = rt.clone();
             let Some(container) = rt.containers.exact(&id) else {
                 if let Some(sandbox) = rt.sandboxes.exact(&id) {
@@ -177,7 +180,7 @@ fn handle(rt: &Arc<Runtime>, event: Event) {
                 return;
             };
             hand_over(&rt.workers, "exit", move || {
-                if let Some(settling) = container.begin_settle(exit) {
+                if let Some(settling) = container.begin_settle(pid, exit) {
                     container::settle(&own, settling);
                 }
             });

@@ -83,6 +83,7 @@ pub struct Runtime {
     features: OnceLock<Vec<(Option<PathBuf>, Features)>>,
     /// Snapshotters that give files other owners.
     remapping: Mutex<BTreeSet<String>>,
+    tasks_dir: Mutex<Option<PathBuf>>,
 }
 
 /// The parts a [`Runtime`] is put together from.
@@ -131,6 +132,7 @@ impl Runtime {
             clamp_noted: AtomicBool::new(false),
             features: OnceLock::new(),
             remapping: Mutex::default(),
+            tasks_dir: Mutex::default(),
             config,
         }
     }
@@ -242,6 +244,16 @@ impl Runtime {
     /// These snapshotters give files other owners, as containerd says.
     pub fn set_remapping(&self, snapshotters: BTreeSet<String>) {
         *self.remapping.lock() = snapshotters;
+    }
+
+    /// Where containerd has a directory for each task that there is, if that is known.
+    pub fn tasks_dir(&self) -> Option<PathBuf> {
+        self.tasks_dir.lock().clone()
+    }
+
+    /// See [`Runtime::tasks_dir`].
+    pub fn set_tasks_dir(&self, dir: Option<PathBuf>) {
+        *self.tasks_dir.lock() = dir;
     }
 
     /// containerd's name for the shim of a handler's containers. Ours does not mount root file systems with other owners:

@@ -9,6 +9,7 @@ use std::process::Command;
 use serde::Deserialize;
 
 use super::cache::Record;
+use super::left;
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::sys::process::{self, tail, Output};
@@ -65,7 +66,7 @@ impl Operation<'_> {
         let mut command = Command::new(binary);
         command
             .env("CNI_COMMAND", self.verb)
-            .env("CNI_CONTAINERID", &self.record.container_id)
+            .env(left::CONTAINER, &self.record.container_id)
             .env("CNI_NETNS", self.netns.map_or(OsStr::new(""), Path::as_os_str))
             .env("CNI_IFNAME", &self.record.if_name)
             .env("CNI_ARGS", args.join(";"))

@@ -11,6 +11,7 @@ mod attachment;
 mod cache;
 mod conf;
 mod exec;
+mod left;
 mod result;
 #[cfg(test)]
 mod scripted;
@@ -23,6 +24,7 @@ pub use self::attachment::{Attachment, Bandwidth, Capabilities, Dns, PortMapping
 use self::cache::{Found, Record};
 pub use self::conf::Network;
 use self::exec::Operation;
+pub use self::left::Left;
 pub use self::result::Outcome;
 use crate::call::Call;
 use crate::error::{Context, Error, Result};

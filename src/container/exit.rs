@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use cricket_proto::records::ContainerStatus;
 use cricket_proto::runtime::ContainerEventType;
 
 use crate::call::Call;
@@ -22,28 +23,34 @@ const DRAIN_BUDGET: Duration = Duration::from_secs(2);
 /// 128 + SIGKILL.
 const KILLED: u32 = 137;
 
-/// Settles an exit: the task is deleted, the log is complete, the status is on disk; then the container is EXITED.
-/// Blocks up to the budgets above; fails only in the log.
+/// Settles an exit: the status is on disk, the task is deleted, the log is complete; then the container is EXITED.
+/// Blocks up to the budgets above; fails only in the log. A status that an earlier daemon wrote stays: somebody may have
+/// seen it.
 pub fn settle(rt: &Runtime, settling: Settling<'_>) {
     let (container, exit) = (settling.container(), settling.exit());
     let id = container.id.as_str();
     // The counter goes with the cgroup, which goes with the task.
     let counted = || container.oom_file().is_some_and(|file| cgroup::oom_kills(&file) > 0);
     let oom = container.saw_oom() || (exit.code == KILLED && counted());
+    let recorded = recorded_end(rt, &container.id).unwrap_or_else(|e| {
+        log::warn!("container {id} ended with code {}, which is written down anew: {e}", exit.code);
+        None
+    });
+    let ended = recorded.unwrap_or_else(|| Ended::exit(started_at(container), exit, oom));
+    // Before the task goes, which is all that knows of it besides.
+    record_end(rt, &container.id, &ended);
     if let Err(e) = rt.containerd.delete_task(&Call::within(DELETE_BUDGET), id, None).or_gone() {
         log::warn!("container {id} ended, but its task cannot be deleted (its removal will try again): {e}");
     }
-    let ended = Ended::exit(started_at(container), exit, oom);
     end_with(rt, settling, ended);
 }
 
-/// The common end: output drained, status on disk, state set.
+/// The common end of what is on disk already: output drained, state set.
 fn end_with(rt: &Runtime, settling: Settling<'_>, ended: Ended) {
     let container = settling.container();
     if let Err(e) = rt.hub.finish(container.id.as_str(), Instant::now() + DRAIN_BUDGET) {
         log::warn!("log of container {}: {e}", container.id);
     }
-    record_end(rt, &container.id, &ended);
     settling.exited(ended);
     rt.tell(ContainerEventType::CONTAINER_STOPPED_EVENT, container.id.as_str(), &container.sandbox_id);
 }
@@ -54,6 +61,11 @@ pub fn record_end(rt: &Runtime, id: &ContainerId, ended: &Ended) {
     if let Err(e) = record::write(&rt.layout.container_status(id), &record, Durability::Disk) {
         log::error!("container {id} ended with code {}, which a restart of cricket will not know: {e}", ended.code);
     }
+}
+
+/// How a container ended, as it was written down; `None` if it was not.
+pub fn recorded_end(rt: &Runtime, id: &ContainerId) -> Result<Option<Ended>> {
+    Ok(record::read::<ContainerStatus>(&rt.layout.container_status(id))?.as_ref().and_then(Ended::of_record))
 }
 
 fn started_at(container: &Container) -> i64 {
@@ -73,7 +85,7 @@ pub fn reconcile(rt: &Runtime, call: &Call, container: &Container) -> Result<()>
     }
     match rt.containerd.task(call, container.id.as_str(), None) {
         Ok(task) if task.state == TaskState::Stopped => {
-            if let Some(settling) = container.begin_settle(task.exit) {
+            if let Some(settling) = container.begin_settle(task.pid, task.exit) {
                 settle(rt, settling);
             }
             Ok(())
@@ -81,8 +93,11 @@ pub fn reconcile(rt: &Runtime, call: &Call, container: &Container) -> Result<()>
         Ok(_) => Ok(()),
         Err(e) if e.kind() == Kind::NotFound => {
             let at = clock::now();
-            if let Some(settling) = container.begin_settle(Exit { code: u32::from(u8::MAX), at }) {
-                end_with(rt, settling, Ended::unseen(started_at(container), at));
+            if let Some(settling) = container.begin_settle(0, Exit { code: u32::from(u8::MAX), at }) {
+                let ended = recorded_end(rt, &container.id).ok().flatten();
+                let ended = ended.unwrap_or_else(|| Ended::unseen(started_at(container), at));
+                record_end(rt, &container.id, &ended);
+                end_with(rt, settling, ended);
             }
             Ok(())
         }

@@ -1,5 +1,6 @@
 //! StartContainer: a task of a created container.
 
+use cricket_proto::records::{container_status::Start, ContainerStatus};
 use cricket_proto::runtime::{ContainerEventType, StartContainerRequest, StartContainerResponse};
 use serde_json::Value;
 
@@ -7,7 +8,7 @@ use crate::call::Call;
 use crate::cgroup;
 use crate::clock;
 use crate::container::streams::attach;
-use crate::container::{exit, task};
+use crate::container::{exit, quiet, task};
 use crate::containerd::{Mount, NewTask, SnapshotRef};
 use crate::error::{Context, Error, Result};
 use crate::runtime::Runtime;
@@ -76,15 +77,27 @@ fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<(u32, i64)
         options: record.runtime_options,
     };
     call.check()?;
+    mark(rt, container, Start::CREATING)?;
+    if container.was_cut_short() {
+        quiet::await_quiet(rt, call, &container.id)?;
+    }
     let pid = rt.containerd.create_task(call, &new).context("create task")?;
     // Now, while the process waits to be started: later it may be gone.
     container.set_oom_file(cgroup::oom_file(pid));
     container.meter.attach(pid);
     call.check()?;
+    mark(rt, container, Start::STARTING)?;
     // Before the start: a short process has ended before containerd answers, and not before it started.
     let started_at = clock::now();
     rt.containerd.start_task(call, id, None).context("start task")?;
     Ok((pid, started_at))
+}
+
+/// Writes down how far a start has come, before that step: if we are killed meanwhile, containerd is at work on it yet when
+/// the next daemon looks, and takes back a task that was not made to the end.
+fn mark(rt: &Runtime, container: &Container, start: Start) -> Result<()> {
+    let record = ContainerStatus { start: start.into(), ..Default::default() };
+    record::write(&rt.layout.container_status(&container.id), &record, Durability::Memory)
 }
 
 /// The root filesystem with the label that the spec has for mounts: an overlay takes it when it is mounted, and only

@@ -7,13 +7,15 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use cricket_proto::records::{self, sandbox::Phase, ContainerStatus};
+use cricket_proto::records::{self, container_status::Start, sandbox::Phase, ContainerStatus};
 
 use crate::call::Call;
 use crate::cgroup;
 use crate::clock;
+use crate::cni::Left;
 use crate::container::{self, METADATA_TYPE};
 use crate::containerd::{Record, Task, TaskState};
 use crate::error::{Context, Error, Idempotent, Kind, Result};
@@ -21,7 +23,7 @@ use crate::ids::{ContainerId, SandboxId};
 use crate::runtime::Runtime;
 use crate::sandbox;
 use crate::store::container::{reserved_name as container_name, Ended};
-use crate::store::record;
+use crate::store::record::{self, Durability};
 use crate::store::sandbox::reserved_name as sandbox_name;
 use crate::store::{Container, ContainerState, Sandbox, SandboxState};
 use crate::workers;
@@ -41,8 +43,9 @@ const UNDO_BUDGET: Duration = Duration::from_secs(10);
 /// what we cannot read would be made again. Other trouble with one object is logged, and the object is kept in a state
 /// that lets the kubelet remove it.
 pub fn recover(rt: &Runtime, call: &Call) -> Result<()> {
+    let plugins = LazyLock::new(Left::find as fn() -> Left);
     workers::each("recover", &entries(&rt.layout.sandboxes())?, |id| {
-        unless_newer(recover_sandbox(rt, call, &SandboxId::from_record(id)), |e| {
+        unless_newer(recover_sandbox(rt, call, &SandboxId::from_record(id), &plugins), |e| {
             log::error!("pod sandbox {id} cannot be recovered: {e}");
         })
     })?;
@@ -93,7 +96,8 @@ fn entries(dir: &Path) -> Result<Vec<String>> {
         .map_err(Error::from)
 }
 
-fn recover_sandbox(rt: &Runtime, call: &Call, id: &SandboxId) -> Result<()> {
+/// `plugins` are looked for only if they may be at work: not for a sandbox that stands, nor for none.
+fn recover_sandbox(rt: &Runtime, call: &Call, id: &SandboxId, plugins: &LazyLock<Left>) -> Result<()> {
     if rt.sandboxes.exact(id.as_str()).is_some() {
         return Ok(());
     }
@@ -110,6 +114,9 @@ fn recover_sandbox(rt: &Runtime, call: &Call, id: &SandboxId) -> Result<()> {
     // Without a readable record, or half made: to be undone. An empty record is of that phase.
     let record = records::Sandbox { id: id.to_string(), ..record };
     let sandbox = Sandbox::from_record(&record, SandboxState::NotReady);
+    if record.phase != Phase::READY.into() {
+        plugins.end(id.as_str()).unwrap_or_else(|e| log::warn!("network of pod sandbox {id}: {e}"));
+    }
     if record.phase == Phase::PREPARING.into() {
         match sandbox::teardown(rt, &call.at_most(UNDO_BUDGET), &sandbox) {
             Ok(()) => {
@@ -145,15 +152,20 @@ fn recover_container(rt: &Runtime, call: &Call, record: &Record, task: Option<&T
     }
     let metadata: records::Container = record::parse(&metadata.value).context("its metadata")?;
     let id = ContainerId::from_record(&record.id);
-    let state = match record::read::<ContainerStatus>(&rt.layout.container_status(&id)) {
+    let status = record::read::<ContainerStatus>(&rt.layout.container_status(&id)).map(Option::unwrap_or_default);
+    let starting = status.as_ref().is_ok_and(|status| status.start != Start::NONE.into());
+    let state = match status {
         Err(e) if e.kind() == Kind::Unimplemented => return Err(e),
-        status => status.and_then(|status| state(rt, call, &id, &status.unwrap_or_default(), task)),
+        status => status.and_then(|status| state(rt, call, &id, &status, task)),
     };
     let state = state.unwrap_or_else(|e| {
         log::error!("container {id} is in an unknown state until it is stopped or removed: {e}");
         ContainerState::Unknown
     });
     let container = Container::from_record(&record.id, &metadata, state);
+    if starting {
+        container.set_cut_short();
+    }
     match container::recorded_resources(rt, &container) {
         Ok(Some(resources)) => container.set_resources(resources),
         Ok(None) => {}
@@ -190,47 +202,65 @@ fn state(
         }
         task => task,
     };
-    let alive = |task: &Task| {
-        let started_at = if status.started_at == 0 { clock::now() } else { status.started_at };
-        ContainerState::Running { pid: task.pid, started_at }
+    let alive = |task: &Task| match status.started_at {
+        0 => started_unseen(rt, id, task.pid),
+        started_at => ContainerState::Running { pid: task.pid, started_at },
     };
-    Ok(match (ended(status), task.map(|t| (t, t.state))) {
+    Ok(match (Ended::of_record(status), task.map(|t| (t, t.state))) {
         (Some(ended), None) => ContainerState::Exited(ended),
-        // It ended, and only the deletion of its task did not work then.
-        (Some(ended), Some((_, TaskState::Stopped))) => {
-            if let Err(e) = container::destroy(&*rt.containerd, call, id.as_str(), None) {
-                log::warn!("task of container {id}, which has ended (its removal will try again): {e}");
-            }
+        // A start that failed, and could not be undone then.
+        (Some(ended), Some((_, TaskState::Created | TaskState::Running | TaskState::Paused))) => {
+            container::destroy(&*rt.containerd, &call.at_most(UNDO_BUDGET), id.as_str(), None)?;
             ContainerState::Exited(ended)
         }
-        (Some(_), Some(_)) | (None, Some((_, TaskState::Unknown))) => ContainerState::Unknown,
         (None, None) if status.started_at == 0 => ContainerState::Created,
         (None, None) => {
             let ended = Ended::unseen(status.started_at, clock::now());
             container::record_end(rt, id, &ended);
             ContainerState::Exited(ended)
         }
-        // Its start was never acknowledged.
-        (None, Some((_, TaskState::Created))) => {
-            container::destroy(&*rt.containerd, call, id.as_str(), None)?;
+        // It was never asked to run, and containerd is about to take it back, or would be.
+        (None, Some(_)) if status.start == Start::CREATING.into() => {
+            if let Err(e) = container::destroy(&*rt.containerd, &call.at_most(UNDO_BUDGET), id.as_str(), None) {
+                log::info!("end the task of container {id}, whose start was cut short (the next one tries again): {e}");
+            }
             ContainerState::Created
         }
-        (None, Some((task, TaskState::Running | TaskState::Paused | TaskState::Stopped))) => alive(task),
+        // Its start was never acknowledged.
+        (None, Some((_, TaskState::Created))) => not_started(rt, &call.at_most(UNDO_BUDGET), id)?,
+        (None, Some((task, TaskState::Running | TaskState::Paused))) => alive(task),
+        // That is written down already, but the rest of it may not be done.
+        (Some(ended), Some((task, TaskState::Stopped))) => {
+            ContainerState::Running { pid: task.pid, started_at: ended.started_at }
+        }
+        (None, Some((task, TaskState::Stopped))) => alive(task),
+        (_, Some((_, TaskState::Unknown))) => ContainerState::Unknown,
     })
 }
 
-fn ended(status: &ContainerStatus) -> Option<Ended> {
-    (status.finished_at != 0).then(|| Ended {
-        started_at: status.started_at,
-        finished_at: status.finished_at,
-        code: status.exit_code,
-        reason: status.reason.clone(),
-        message: status.message.clone(),
-    })
+/// Takes away a task that was not started; or finds that it was, by an earlier daemon whose call goes on.
+fn not_started(rt: &Runtime, call: &Call, id: &ContainerId) -> Result<ContainerState> {
+    if rt.containerd.delete_task(call, id.as_str(), None).or_gone().is_err() {
+        match rt.containerd.task(call, id.as_str(), None) {
+            Ok(task) if task.state != TaskState::Created => return Ok(started_unseen(rt, id, task.pid)),
+            _ => container::destroy(&*rt.containerd, call, id.as_str(), None)?,
+        }
+    }
+    Ok(ContainerState::Created)
+}
+
+/// It was started, and the daemon that did so was killed before it could write that down: it started now, and the next
+/// daemon is to know.
+fn started_unseen(rt: &Runtime, id: &ContainerId, pid: u32) -> ContainerState {
+    let state = ContainerState::Running { pid, started_at: clock::now() };
+    if let Err(e) = record::write(&rt.layout.container_status(id), &state.record(), Durability::Memory) {
+        log::warn!("container {id} runs, but its start cannot be recorded: {e}");
+    }
+    state
 }
 
 /// Compares what may run with what containerd says runs, and settles the exits that were missed. After every
-/// (re)connect: the event stream has no memory.
+/// (re)connect: the event stream has no memory. What is left of containers that have ended goes.
 ///
 /// # Errors
 /// If containerd cannot be asked at all; trouble with one container is logged, and a stop of it tries again.
@@ -249,6 +279,15 @@ pub fn reconcile(rt: &Runtime, call: &Call) -> Result<()> {
         }
         Ok(())
     })?;
+    for task in &tasks {
+        let ended = |c: &Arc<Container>| matches!(c.state(), ContainerState::Exited(_));
+        if rt.containers.exact(&task.id).as_ref().is_some_and(ended) {
+            // containerd was away when it was to go.
+            if let Err(e) = container::destroy(&*rt.containerd, &call.at_most(UNDO_BUDGET), &task.id, None) {
+                log::warn!("task of container {}, which has ended (its removal will try again): {e}", task.id);
+            }
+        }
+    }
     for sandbox in rt.sandboxes.list() {
         if sandbox.process && sandbox.state() == SandboxState::Ready {
             match tasks.iter().find(|t| t.id == sandbox.id.as_str()) {

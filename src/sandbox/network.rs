@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::ids::SandboxId;
 use crate::runtime::Runtime;
 use crate::sandbox::quantity;
+use crate::sys::mount;
 
 /// The interface that Kubernetes expects in a pod.
 pub(super) const INTERFACE: &str = "eth0";
@@ -27,7 +28,7 @@ pub fn attach(
 ) -> Result<Vec<IpAddr>> {
     let network = rt.cni.network()?;
     let capabilities = capabilities(config)?;
-    let mut outcome = with_attachment(id, config, netns, capabilities, |at| rt.cni.add(call, &network, at))?;
+    let mut outcome = with_attachment(id, config, Some(netns), capabilities, |at| rt.cni.add(call, &network, at))?;
     if outcome.ips.is_empty() {
         let message = format!("network {} gave the pod no address: check its ipam section", network.name());
         return Err(Error::precondition(message));
@@ -40,6 +41,9 @@ pub fn attach(
 pub fn detach(rt: &Runtime, call: &Call, id: &SandboxId, config: &PodSandboxConfig, netns: &Path) -> Result<()> {
     // What ADD was given is on record; without one these are as good as any.
     let capabilities = capabilities(config).unwrap_or_default();
+    // A daemon that was killed between making the file and pinning the namespace on it leaves a file that is none, and
+    // plugins refuse it for ever.
+    let netns = Some(netns).filter(|netns| mount::is_namespace(netns));
     with_attachment(id, config, netns, capabilities, |at| rt.cni.del(call, at))
 }
 
@@ -62,7 +66,7 @@ pub fn check(config: &PodSandboxConfig) -> Result<()> {
 fn with_attachment<T>(
     id: &SandboxId,
     config: &PodSandboxConfig,
-    netns: &Path,
+    netns: Option<&Path>,
     capabilities: Capabilities,
     act: impl FnOnce(&Attachment<'_>) -> Result<T>,
 ) -> Result<T> {
@@ -73,7 +77,7 @@ fn with_attachment<T>(
         ("K8S_POD_INFRA_CONTAINER_ID", id.as_str()),
         ("K8S_POD_UID", &config.metadata.uid),
     ];
-    act(&Attachment { container_id: id.as_str(), netns: Some(netns), interface: INTERFACE, args: &args, capabilities })
+    act(&Attachment { container_id: id.as_str(), netns, interface: INTERFACE, args: &args, capabilities })
 }
 
 fn capabilities(config: &PodSandboxConfig) -> Result<Capabilities> {

@@ -14,10 +14,15 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::error::{Context, Error, Idempotent, Result};
 use crate::sys::lock_file::LockFile;
 use crate::sys::socket::{probe, Listener};
+
+/// How long a child may take to become another program, and the pause between two looks.
+const CHILD: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The claim to one socket path; the lock behind it ends when this is dropped.
 pub(super) struct Claim {
@@ -37,16 +42,13 @@ impl Claim {
         let shown = socket.display();
         let folder = socket.parent().ok_or_else(|| Error::invalid(format!("socket {shown}: needs a folder")))?;
         make_folder(folder, 0o711).with_context(|| format!("make {}", folder.display()))?;
-        let lock = LockFile::try_take(&beside(socket, ".lock")).with_context(|| format!("lock socket {shown}"))?;
         let taken = |who| Error::precondition(format!("socket {shown}: {who}; stop it or choose another socket"));
+        let file = beside(socket, ".lock");
+        let lock = soon(|| LockFile::try_take(&file)).with_context(|| format!("lock socket {shown}"))?;
         let lock = lock.ok_or_else(|| taken("another cricket serves it"))?;
-        match probe(socket) {
-            Ok(Listener::Absent | Listener::Stale) => {}
-            Ok(Listener::Live) => return Err(taken("another process answers there")),
-            Err(e) => {
-                return Err(Error::precondition(format!("socket {shown}: what is there is no socket of ours: {e}")))
-            }
-        }
+        let free = soon(|| Ok((!matches!(probe(socket)?, Listener::Live)).then_some(())));
+        let foreign = |e| Error::precondition(format!("socket {shown}: what is there is no socket of ours: {e}"));
+        free.map_err(foreign)?.ok_or_else(|| taken("another process answers there"))?;
         let private = beside(socket, ".new");
         // Left behind if a start was cut short.
         fs::remove_dir_all(&private).or_gone().with_context(|| format!("remove {}", private.display()))?;
@@ -81,6 +83,18 @@ impl Claim {
     }
 }
 
+/// Tries for a moment. A daemon that is killed while it starts a program leaves a child that has all its files until it
+/// becomes that program: our lock, and the socket that listens.
+fn soon<T>(mut attempt: impl FnMut() -> io::Result<Option<T>>) -> io::Result<Option<T>> {
+    let until = Instant::now() + CHILD;
+    loop {
+        match attempt()? {
+            None if Instant::now() < until => std::thread::sleep(PAUSE),
+            done => return Ok(done),
+        }
+    }
+}
+
 /// A folder with exactly this mode if it is new; one that exists stays as it is.
 fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     if path.is_dir() {
@@ -99,4 +113,32 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn what_a_killed_daemon_was_just_starting_holds_nothing_for_long() {
+        let dir = std::env::temp_dir().join(format!("cricket-claim-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let socket = dir.join("s.sock");
+        let lock = LockFile::try_take(&beside(&socket, ".lock")).unwrap().unwrap();
+        let listener = UnixListener::bind(&socket).unwrap();
+        std::thread::scope(|scope| {
+            let claiming = scope.spawn(|| Claim::take(&socket).map(drop));
+            // Sooner or later than the first look: it is well both times.
+            std::thread::sleep(4 * PAUSE);
+            drop(lock);
+            std::thread::sleep(4 * PAUSE);
+            drop(listener);
+            claiming.join().unwrap().unwrap();
+        });
+        let _held = Claim::take(&socket).unwrap();
+        let refused = Claim::take(&socket).map(drop).unwrap_err();
+        assert!(refused.message().contains("another cricket serves it"), "{refused}");
+        fs::remove_dir_all(&dir).unwrap();
+    }
 }

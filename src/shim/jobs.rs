@@ -1,10 +1,12 @@
 //! Calls of the OCI runtime: started, left alone, and gone on with when they have ended. Nobody waits for one.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use super::container::{self, Exit, State};
+use super::frame::Request;
 use super::launch::Launch;
 use super::server::{Reply, Server};
 use super::wire::Message;
@@ -203,7 +205,12 @@ impl Server {
         let event = event.message(4, super::messages::timestamp(exit.at));
         self.publish("/tasks/delete", "TaskDelete", event);
         self.answer(reply, Ok(exit.deleted(pid)));
-        for (reply, _) in container.queue {
+        self.refuse(id, container.queue);
+    }
+
+    /// What waited for a container that is gone.
+    pub(super) fn refuse(&mut self, id: &str, queue: VecDeque<(Reply, Request)>) {
+        for (reply, _) in queue {
             self.answer(reply, Err(Error::not_found(format!("no container {id} here"))));
         }
     }

@@ -164,11 +164,13 @@ impl Server {
     }
 
     pub(super) fn undone(&mut self, reply: Reply, id: &str, e: Error) {
-        if let Some(container) = self.containers.remove(id) {
+        let gone = self.containers.remove(id);
+        if let Some(container) = &gone {
             container::unmount_root(&container.bundle);
             self.output_is_over(id);
         }
         self.answer(reply, Err(e));
+        gone.into_iter().for_each(|container| self.refuse(id, container.queue));
     }
 
     /// The runtime says that it made the process: its pid, and its terminal.

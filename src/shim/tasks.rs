@@ -33,7 +33,10 @@ impl Server {
         };
         if must_wait && SERVICES.contains(&request.service.as_str()) {
             let id = Target::container(&request.payload).unwrap_or_default();
-            let busy = self.containers.get_mut(&id).filter(|c| c.busy && c.first.state != State::Creating);
+            // One that is being made is not there for anybody, but for who takes it away: containerd does that when whoever
+            // asked for it has left, and then forgets it.
+            let there = request.method == "Delete";
+            let busy = self.containers.get_mut(&id).filter(|c| c.busy && (there || c.first.state != State::Creating));
             if let Some(container) = busy {
                 return container.queue.push_back((reply, request));
             }

@@ -41,8 +41,10 @@ struct Inner {
     oom: bool,
     /// Counts the kernel's out-of-memory kills while the task exists.
     oom_file: Option<PathBuf>,
-    /// An exit that was seen while the start verb still ran.
-    early_exit: Option<Exit>,
+    /// An exit that was seen while the start verb still ran, and of which process.
+    early_exit: Option<(u32, Exit)>,
+    /// An earlier daemon ended while it was starting it.
+    cut_short: bool,
     /// Its limits since they were updated; until then those of its configuration count.
     resources: Option<LinuxContainerResources>,
 }
@@ -97,6 +99,7 @@ impl Container {
                 oom: false,
                 oom_file: None,
                 early_exit: None,
+                cut_short: false,
                 resources: None,
             }),
             changed: Condvar::new(),
@@ -197,6 +200,16 @@ impl Container {
         Err(Error::precondition(format!("container {} is being {busy}: try again", self.id)))
     }
 
+    /// An earlier daemon ended while it was starting it: containerd may be at work on that yet.
+    pub fn was_cut_short(&self) -> bool {
+        self.inner.lock().cut_short
+    }
+
+    /// See [`Container::was_cut_short`].
+    pub fn set_cut_short(&self) {
+        self.inner.lock().cut_short = true;
+    }
+
     /// What it may use now.
     pub fn resources(&self) -> LinuxContainerResources {
         let updated = self.inner.lock().resources.clone();
@@ -208,15 +221,20 @@ impl Container {
         self.inner.lock().resources = Some(resources);
     }
 
-    /// An exit was seen. Whoever gets the guard settles it: nobody else will. `None`: it is settled, being settled, or
-    /// the start verb will take it up when it is through.
-    pub fn begin_settle(&self, exit: Exit) -> Option<Settling<'_>> {
+    /// An exit of its first process was seen, which was `pid` (0: nobody knows). Whoever gets the guard settles it: nobody
+    /// else will. `None`: it is settled, being settled, or the start verb will take it up when it is through; or it is of
+    /// a process that an earlier daemon had asked for.
+    pub fn begin_settle(&self, pid: u32, exit: Exit) -> Option<Settling<'_>> {
         let mut inner = self.inner.lock();
         if inner.starting {
-            inner.early_exit = Some(exit);
+            inner.early_exit = Some((pid, exit));
             return None;
         }
-        let free = inner.state.may_run() && !std::mem::replace(&mut inner.settling, true);
+        let own = match inner.state {
+            ContainerState::Running { pid: own, .. } => is_same(own, pid),
+            _ => true,
+        };
+        let free = own && inner.state.may_run() && !std::mem::replace(&mut inner.settling, true);
         // Not then_some: a guard that is not handed out must not be made, for its drop takes the lock.
         free.then(|| Settling { container: self, exit })
     }
@@ -272,6 +290,11 @@ impl Container {
     }
 }
 
+/// Whether an exit of one process is that of the other; 0 may be any.
+fn is_same(own: u32, other: u32) -> bool {
+    own == other || own == 0 || other == 0
+}
+
 /// The name that is reserved for a container: `name_pod_namespace_uid_attempt`.
 ///
 /// # Errors
@@ -318,11 +341,11 @@ mod tests {
         for state in states() {
             let may = state.may_run();
             let container = in_state(state);
-            let settling = container.begin_settle(EXIT);
+            let settling = container.begin_settle(7, EXIT);
             assert_eq!(settling.is_some(), may);
-            assert!(container.begin_settle(EXIT).is_none(), "twice");
+            assert!(container.begin_settle(7, EXIT).is_none(), "twice");
             drop(settling);
-            assert_eq!(container.begin_settle(EXIT).is_some(), may, "given up");
+            assert_eq!(container.begin_settle(7, EXIT).is_some(), may, "given up");
         }
     }
 
@@ -332,12 +355,24 @@ mod tests {
         let starting = container.begin_start().unwrap();
         assert_eq!(container.begin_start().map_err(|e| e.kind()).err(), Some(Kind::FailedPrecondition));
         assert_eq!(container.begin_remove().map_err(|e| e.kind()).err(), Some(Kind::FailedPrecondition));
-        assert!(container.begin_settle(EXIT).is_none());
+        assert!(container.begin_settle(7, EXIT).is_none());
         let settling = starting.running(7, 1).unwrap();
         assert_eq!(settling.exit(), EXIT);
-        assert!(container.begin_settle(EXIT).is_none(), "the starter settles it");
+        assert!(container.begin_settle(7, EXIT).is_none(), "the starter settles it");
         settling.exited(Ended::exit(1, EXIT, false));
         assert!(container.wait_exited(None));
+    }
+
+    #[test]
+    fn an_exit_of_another_process_is_none_of_ours() {
+        let container = in_state(ContainerState::Running { pid: 7, started_at: 1 });
+        assert!(container.begin_settle(6, EXIT).is_none());
+        assert!(container.begin_settle(0, EXIT).is_some(), "nobody knows whose it is");
+        let container = in_state(ContainerState::Created);
+        let starting = container.begin_start().unwrap();
+        assert!(container.begin_settle(6, EXIT).is_none());
+        assert!(starting.running(7, 1).is_none());
+        assert!(container.begin_settle(7, EXIT).is_some(), "its own is yet to come");
     }
 
     #[test]

@@ -57,6 +57,17 @@ impl Ended {
         Ended { started_at, finished_at: at.max(started_at), code, reason: reason.into(), message: String::new() }
     }
 
+    /// As its record tells; `None` for that of a container that has not ended.
+    pub fn of_record(record: &records::ContainerStatus) -> Option<Self> {
+        (record.finished_at != 0).then(|| Ended {
+            started_at: record.started_at,
+            finished_at: record.finished_at,
+            code: record.exit_code,
+            reason: record.reason.clone(),
+            message: record.message.clone(),
+        })
+    }
+
     /// Could not be started.
     pub fn start_error(at: i64, message: String) -> Self {
         Ended { started_at: 0, finished_at: at, code: START_FAILED, reason: "StartError".into(), message }

@@ -19,6 +19,8 @@ pub mod mount;
 pub mod namespace;
 pub mod net;
 pub mod notify;
+#[cfg(not(cricket_shim))]
+pub mod orphan;
 pub mod poll;
 pub mod process;
 pub mod reap;

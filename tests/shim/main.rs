@@ -183,6 +183,38 @@ fn a_runtime_that_fails_leaves_nothing_and_is_quoted() {
 }
 
 #[test]
+fn a_container_that_is_deleted_while_it_is_made_is_gone_once_it_is_made() {
+    for fails in [false, true] {
+        let mut rig = Rig::new();
+        let bundle = rig.bundle("a", "exec sleep 1000");
+        let (mut shim, _) = rig.start("a", &bundle);
+        let busy = rig.tell_runtime("create.wait");
+        let making = shim.send(TASK, "Create", 0, rig.create("a", NOWHERE));
+        refused(shim.call("State", of("a")), NOT_FOUND, "no container a here");
+        // As containerd does when whoever asked for the container has left.
+        let mut other = rig.connect(&bundle);
+        let deleting = other.send(TASK, "Delete", 0, of("a"));
+        // It has heard that, and waits.
+        refused(other.call("State", of("a")), NOT_FOUND, "no container a here");
+        if fails {
+            rig.tell_runtime("create.fail");
+        }
+        fs::remove_file(busy).expect("there");
+        if fails {
+            refused(shim.receive(making), UNKNOWN, "told to fail");
+            refused(other.receive(deleting), NOT_FOUND, "no container a here");
+        } else {
+            shim.receive(making).expect("Create");
+            assert_eq!(number(&other.receive(deleting).expect("Delete"), 2), 137);
+        }
+        drop(other);
+        assert!(rig.states().is_empty(), "the runtime has nothing of it");
+        shim.call("Shutdown", of("a")).expect("Shutdown");
+        assert!(shim.is_closed(), "nor has the shim");
+    }
+}
+
+#[test]
 fn a_runtime_that_hangs_holds_up_nobody_else_and_is_killed_in_the_end() {
     let mut rig = Rig::new();
     let bundle = rig.bundle("a", "exec sleep 1000");

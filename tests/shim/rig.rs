@@ -81,14 +81,20 @@ impl Rig {
     pub fn start(&mut self, id: &str, bundle: &Path) -> (Client, u32) {
         let address = String::from_utf8(self.run(id, bundle, "start")).expect("text");
         assert_eq!(fs::read_to_string(bundle.join("address")).expect("written"), address);
-        let path = address.strip_prefix("unix://").expect("an address");
-        let mut client =
-            Client { stream: UnixStream::connect(path).expect("it listens"), frames: Frames::default(), next: 1 };
-        client.stream.set_read_timeout(Some(PATIENCE)).expect("ours");
+        let mut client = self.connect(bundle);
         let answer = client.call("Connect", Message::new().bytes(1, id)).expect("Connect");
         let pid = u32::try_from(number(&answer, 1)).expect("a pid");
         self.shims.push(pid);
         (client, pid)
+    }
+
+    /// A connection to the shim of this bundle.
+    pub fn connect(&self, bundle: &Path) -> Client {
+        let address = fs::read_to_string(bundle.join("address")).expect("written");
+        let path = address.strip_prefix("unix://").expect("an address");
+        let stream = UnixStream::connect(path).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("ours");
+        Client { stream, frames: Frames::default(), next: 1 }
     }
 
     /// CreateTask, with this rig's runtime and streams as given: stdin, stdout, stderr.
@@ -107,7 +113,7 @@ impl Rig {
         create.bytes(5, stdin).bytes(6, stdout).bytes(7, stderr).message(10, options)
     }
 
-    /// Makes the runtime behave: `create.fail`, `delete.hang`, `start.rubbish`.
+    /// Makes the runtime behave: `create.fail`, `delete.hang`, `create.wait`, `start.rubbish`.
     pub fn tell_runtime(&self, what: &str) -> PathBuf {
         let path = self.dir.join("runc/ns").join(what);
         File::create(&path).expect("writable");

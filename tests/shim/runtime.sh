@@ -1,6 +1,7 @@
 #!/bin/sh
 # An OCI runtime for tests: what is a process here is a shell script. A file `<verb>.fail` or `<verb>.hang` beside the
-# state makes that verb do so; `<verb>.rubbish` makes it succeed without having done anything.
+# state makes that verb do so; `<verb>.wait` holds it up as long as it is there; `<verb>.rubbish` makes it succeed without
+# having done anything.
 set -eu
 while :; do
     case $1 in
@@ -28,6 +29,7 @@ if [ -e "$root/$verb.hang" ]; then
     echo "$verb is thinking" >>"$log"
     exec sleep 1000
 fi
+while [ -e "$root/$verb.wait" ]; do sleep 0.01; done
 if [ -e "$root/$verb.fail" ]; then
     echo '{"level":"error","msg":"told to fail"}' >>"$log"
     exit 1

@@ -125,8 +125,13 @@ impl Node {
     /// Starts the daemon and returns when it answers Version, with the time that it took.
     pub fn start_daemon(&mut self) -> Duration {
         let begun = self.spawn_daemon();
-        until("the daemon answers Version", || self.assert_daemon_lives().cri.version().is_ok());
+        self.await_daemon();
         begun.elapsed()
+    }
+
+    /// Waits until the daemon answers Version.
+    pub fn await_daemon(&mut self) {
+        until("the daemon answers Version", || self.assert_daemon_lives().cri.version().is_ok());
     }
 
     /// Starts the daemon and does not wait.
@@ -226,7 +231,8 @@ fn tail(path: &Path) -> String {
 /// `PrivateContainerd` knows that runc keeps its state in `runc`, and cleans up there.
 fn config(dir: &Path, log_level: &str, top: &str, runc: &str) -> String {
     let dir = dir.display();
-    let bin_dirs = PLUGIN_DIRS.map(|dir| format!("{dir:?}")).join(", ");
+    // A test may put a plugin of its own into `bin`.
+    let bin_dirs = PLUGIN_DIRS.map(|dir| format!(", {dir:?}")).concat();
     format!(
         r#"socket = "{dir}/cricket.sock"
 root = "{dir}/lib"
@@ -239,7 +245,7 @@ cgroup_driver = "cgroupfs"
 address = "{dir}/containerd.sock"
 [cni]
 conf_dir = "{dir}/net.d"
-bin_dirs = [{bin_dirs}]
+bin_dirs = ["{dir}/bin"{bin_dirs}]
 cache_dir = "{dir}/cni"
 [runtime.runc]
 root = "{dir}/runc"

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 
 use cricket::containerd::fake::Fault;
 use cricket::containerd::{Containerd, SnapshotRef};
-use cricket::ids::SandboxId;
+use cricket::ids::{ContainerId, SandboxId};
 use cricket::store::record::{self, Durability};
 use cricket::sys::{mount, namespace};
-use cricket_proto::records::{self, sandbox::Phase};
+use cricket_proto::records::{self, container_status::Start, sandbox::Phase};
 use cricket_proto::runtime::{ContainerState, ContainerStatus, PodSandboxState, PodSandboxStatus};
 
 use crate::requests::{self, namespaces, on_host};
-use crate::world::{call, World};
+use crate::world::{call, eventually, World};
 
 /// Two pods, one stopped, and a container in every state.
 struct Node {
@@ -165,6 +165,170 @@ fn a_start_that_was_cut_short_can_be_repeated() {
     world.assert_clean(&["a"]);
 }
 
+/// What was asked of containerd by a daemon that is gone, and done after the next one had looked.
+fn late_task(world: &World, id: &str) {
+    let task = cricket::containerd::NewTask { id: id.to_owned(), ..Default::default() };
+    world.fake.create_task(&call(), &task).expect("a task");
+}
+
+/// As a daemon leaves a container that is killed while it starts it.
+fn mark(world: &World, id: &str, start: Start) {
+    let record = records::ContainerStatus { start: start.into(), ..Default::default() };
+    let file = world.layout.container_status(&ContainerId::from_record(id));
+    record::write(&file, &record, Durability::Memory).expect("write");
+}
+
+#[test]
+fn what_was_never_asked_to_run_can_be_started_whatever_containerd_says_of_its_task() {
+    let mut world = World::new();
+    let pod = world.pod("a");
+    let ids = ["made", "ended", "ran"].map(|name| world.container(&pod, name));
+    mark(&world, &ids[0], Start::CREATING);
+    mark(&world, &ids[1], Start::CREATING);
+    mark(&world, &ids[2], Start::STARTING);
+    world.shut_down();
+    ids.iter().for_each(|id| late_task(&world, id));
+    // containerd takes it back at this moment; the last one has come to its end by itself.
+    for (id, code) in [(&ids[1], 137), (&ids[2], 4)] {
+        world.fake.start_task(&call(), id, None).expect("it runs");
+        world.fake.exit(id, None, code);
+    }
+    world.boot();
+    for id in &ids[..2] {
+        assert_eq!(world.state(id), ContainerState::CONTAINER_CREATED);
+        world.start(id).expect("start");
+    }
+    world.await_exit(&ids[2]);
+    assert_eq!(world.status(&ids[2]).exit_code, 4);
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
+}
+
+#[test]
+fn a_task_that_an_earlier_daemon_asked_for_and_that_came_late_does_not_hold_up_a_start() {
+    let mut world = World::new();
+    let pod = world.pod("a");
+    let (id, unused) = (world.container(&pod, "a"), world.container(&pod, "b"));
+    mark(&world, &id, Start::CREATING);
+    mark(&world, &unused, Start::CREATING);
+    world.restart();
+    late_task(&world, &unused);
+    late_task(&world, &id);
+    // Its end is told while the start is under way, and is none of the new one.
+    world.start(&id).expect("start");
+    assert_eq!(world.state(&id), ContainerState::CONTAINER_RUNNING);
+    world.exit(&id, 3);
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
+}
+
+#[test]
+fn a_start_is_written_down_before_it_is_asked_for() {
+    let world = World::new();
+    let id = world.container(&world.pod("a"), "a");
+    let file = world.layout.container_status(&ContainerId::from_record(&id));
+    let now = |file: &PathBuf| record::read::<records::ContainerStatus>(file).expect("readable").expect("there");
+    let (told, seen) = std::sync::mpsc::channel();
+    let (at, fake) = (file.clone(), world.fake.clone());
+    world.fake.after("create_task", move || {
+        told.send(now(&at).start).expect("somebody waits");
+        fake.after("start_task", move || told.send(now(&at).start).expect("somebody waits"));
+    });
+    world.start(&id).expect("start");
+    assert_eq!(seen.iter().collect::<Vec<_>>(), [Start::CREATING.into(), Start::STARTING.into()]);
+    let record = now(&file);
+    assert!(record.start == Start::NONE.into() && record.started_at != 0, "{record:?}");
+}
+
+#[test]
+fn a_start_that_nobody_wrote_down_has_one_time() {
+    let mut world = World::new();
+    let pod = world.pod("a");
+    let id = world.container(&pod, "a");
+    late_task(&world, &id);
+    world.fake.start_task(&call(), &id, None).expect("it runs");
+    world.restart();
+    assert_eq!(world.state(&id), ContainerState::CONTAINER_RUNNING);
+    let status = world.status(&id);
+    world.restart();
+    assert_eq!(world.status(&id), status);
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
+}
+
+#[test]
+fn an_exit_is_written_down_before_its_task_goes() {
+    let world = World::new();
+    let (_, id) = world.running("a");
+    let file = world.layout.container_status(&ContainerId::from_record(&id));
+    let (told, seen) = std::sync::mpsc::channel();
+    world.fake.after("delete_task", move || {
+        let record: records::ContainerStatus = record::read(&file).expect("readable").expect("there");
+        told.send(record).expect("somebody waits");
+    });
+    world.exit(&id, 6);
+    let (record, status) = (seen.recv().expect("what was on disk"), world.status(&id));
+    assert_eq!((record.exit_code, record.finished_at), (6, status.finished_at));
+}
+
+#[test]
+fn an_end_that_was_told_stays_whatever_is_found_of_the_task() {
+    for (reconnects, ends) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut world = World::new();
+        let pod = world.pod("a");
+        let id = world.container(&pod, "a");
+        world.fake.fail_at(4, Fault::Refused);
+        world.start(&id).expect_err("a fault");
+        let status = world.status(&id);
+        // Its undo had no success, as when containerd was away by then.
+        late_task(&world, &id);
+        world.fake.start_task(&call(), &id, None).expect("it runs");
+        if ends {
+            world.fake.exit(&id, None, 137);
+        }
+        if reconnects {
+            world.fake.break_streams();
+        } else {
+            world.restart();
+        }
+        eventually("the task is gone", || !world.leftovers().contains(&format!("task:{id}")));
+        assert_eq!(world.status(&id), status);
+        world.remove_pod(&pod).expect("remove");
+        world.assert_clean(&["a"]);
+    }
+}
+
+#[test]
+fn an_end_that_was_told_stays_although_its_task_could_not_be_ended_at_once() {
+    // Each call of the recovery, so that each that ends the task is among them.
+    let mut unknown = 0;
+    for n in 1..=16 {
+        let mut world = World::new();
+        let pod = world.pod("a");
+        let id = world.container(&pod, "a");
+        world.fake.fail_at(4, Fault::Refused);
+        world.start(&id).expect_err("a fault");
+        let status = world.status(&id);
+        late_task(&world, &id);
+        world.fake.start_task(&call(), &id, None).expect("it runs");
+        world.shut_down();
+        world.fake.fail_at(n, Fault::Refused);
+        world.boot();
+        if world.fake.fault_pending() {
+            // Recovery makes fewer calls than that.
+            break;
+        }
+        if world.state(&id) == ContainerState::CONTAINER_UNKNOWN {
+            unknown += 1;
+        }
+        world.stop(&id, 0).expect("stop");
+        assert_eq!(world.status(&id), status, "a fault at call {n}");
+        world.remove_pod(&pod).expect("remove");
+        world.assert_clean(&["a"]);
+    }
+    assert!(unknown > 0, "some fault was in the way of the task's end");
+}
+
 /// The record of a sandbox on disk.
 fn record_file(world: &World, pod: &str) -> PathBuf {
     world.layout.sandbox_record(&SandboxId::from_record(pod))
@@ -182,6 +346,25 @@ fn a_half_made_sandbox_is_undone() {
     world.boot();
     assert!(world.sandboxes.list().is_empty());
     assert_eq!(world.cni.ran(), [format!("ADD {pod}"), format!("DEL {pod}")]);
+    world.assert_clean(&["a"]);
+}
+
+#[test]
+fn a_sandbox_whose_namespace_was_not_pinned_yet_is_undone() {
+    let mut world = World::new();
+    let pod = world.pod("a");
+    let file = record_file(&world, &pod);
+    let mut record: records::Sandbox = record::read(&file).expect("readable").expect("there");
+    world.shut_down();
+    record.phase = Phase::PREPARING.into();
+    record::write(&file, &record, Durability::Memory).expect("write");
+    // The file is made, and then the namespace mounted on it.
+    let pin = world.dir.path().join(format!("netns/cricket-{pod}"));
+    namespace::unpin(&pin).expect("unpin");
+    fs::write(&pin, "").expect("write");
+    world.boot();
+    assert!(world.sandboxes.list().is_empty());
+    assert_eq!(world.cni.last_netns(), "", "plugins are not told of what is no namespace");
     world.assert_clean(&["a"]);
 }
 

@@ -50,7 +50,7 @@ impl<'a> Starting<'a> {
             inner.early_exit.take()
         };
         drop(self);
-        exit.and_then(|exit| container.begin_settle(exit))
+        exit.and_then(|(pid, exit)| container.begin_settle(pid, exit))
     }
 
     /// It could not be started.
