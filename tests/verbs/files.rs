@@ -91,7 +91,7 @@ fn pods_can_be_stopped_on_a_full_disk() {
     world.exit(&other, 3);
     assert_eq!(world.status(&other).exit_code, 3);
     let e = world.run(world.request("c"));
-    assert_refused(e, Kind::Unknown, &["No space left on device"]);
+    assert_refused(e, Kind::ResourceExhausted, &["No space left on device"]);
     // This is what frees disks.
     world.stop(&id, 0).expect("stop a container");
     world.stop_pod(&pod).expect("stop its pod");

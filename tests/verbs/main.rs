@@ -14,7 +14,6 @@ mod exits;
 mod faults;
 mod files;
 mod lists;
-mod full;
 mod network;
 mod orphans;
 mod plugin;
