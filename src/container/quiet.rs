@@ -84,7 +84,7 @@ mod tests {
         };
         let elsewhere = plugin("zfs", "/tank");
         let usual = plugin("overlayfs", "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs");
-        assert_eq!(tasks_dir(&[elsewhere.clone()]), None);
+        assert_eq!(tasks_dir(std::slice::from_ref(&elsewhere)), None);
         let expected = Path::new("/var/lib/containerd/io.containerd.runtime.v2.task/k8s.io");
         assert_eq!(tasks_dir(&[elsewhere, usual]).as_deref(), Some(expected));
     }
