@@ -7,7 +7,7 @@ pub struct Dice(u64);
 impl Dice {
     /// The row of `seed` that is called `name`; rows of other names have nothing to do with it.
     pub fn new(seed: u64, name: &[u64]) -> Dice {
-        name.iter().fold(Dice(seed), |dice, word| Dice(dice.clone().next() ^ word.wrapping_mul(0x2545_f491_4f6c_dd1d)))
+        name.iter().fold(Dice(seed), |mut dice, word| Dice(dice.next() ^ word.wrapping_mul(0x2545_f491_4f6c_dd1d)))
     }
 
     fn next(&mut self) -> u64 {

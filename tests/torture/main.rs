@@ -7,6 +7,7 @@
 //!
 //! `make test` runs a short form; `make torture` a long one. Environment: `ROUNDS`, `SEED`, `CONTAINERD=2` for the programs
 //! of `target/conformance`. A seed gives the same operations and the same delays; what the machine makes of them varies.
+#![allow(clippy::print_stdout, reason = "the seed, and how far it is")]
 
 #[allow(dead_code, reason = "others use more of it")]
 #[path = "../support/census.rs"]

@@ -11,9 +11,9 @@ use crate::schedule::Fault;
 const KILLED: i32 = 137;
 /// Exit code of one that was told to stop before it had a handler; in a PID namespace of its own it would not have ended.
 const TERMINATED: i32 = 143;
-/// A signal that asked it to end came before runc's first process had become the container's program. That one is written in
-/// Go, whose runtime ends with 2 where the kernel does not let a signal end a first process.
-const NOT_YET: i32 = 2;
+/// Exit code of one that was told to stop while the runtime's own program, which has a handler, had not yet become the
+/// container's: Go's raises the signal anew, which the first process of a PID namespace ignores, and ends with this.
+const UNBORN: i32 = 2;
 /// Exit code of a container whose end nobody saw.
 const UNSEEN: i32 = 255;
 
@@ -148,13 +148,13 @@ impl Container {
     /// Takes in the end that it was asked for.
     pub fn stopped(&mut self, status: &ContainerStatus, asked: bool, fault: Option<Fault>) -> Result<(), String> {
         let ended = Ended::of(status);
-        let killed = (ended.code == KILLED || (asked && ended.code == TERMINATED)) && ended.reason == "Error";
+        let killed =
+            (ended.code == KILLED || (asked && matches!(ended.code, TERMINATED | UNBORN))) && ended.reason == "Error";
         let by_itself = asked && self.program == Program::Counts && ended.code == logs::POLITE;
-        let before_it_was = asked && ended.code == NOT_YET && ended.reason == "Error";
         match &self.life {
             Life::Running { started_at } if status.state == ContainerState::CONTAINER_EXITED.into() => {
                 same("started_at", ended.started_at, *started_at)?;
-                if !(killed || by_itself || before_it_was) {
+                if !(killed || by_itself) {
                     self.may_end_so(&ended, fault)?;
                 }
                 self.life = Life::Ended(ended);
@@ -187,7 +187,7 @@ impl Container {
         let tail = match &self.life {
             Life::Created => return Ok(0),
             _ if self.torn || fault == Some(Fault::ShimDies) => Tail::Torn,
-            Life::Ended(ended) if ended.started_at != 0 && !matches!(ended.code, KILLED | TERMINATED | NOT_YET) => {
+            Life::Ended(ended) if ended.started_at != 0 && !matches!(ended.code, KILLED | TERMINATED | UNBORN) => {
                 Tail::LastWords
             }
             // Its start failed: it may have said something or nothing, or there is no log at all.
