@@ -107,7 +107,7 @@ mod tests {
     fn where_addresses_are_kept() {
         let dirs = |text: &str| directories(&Network::from_list(text.as_bytes().to_vec()).expect("valid"));
         let default = PathBuf::from("/var/lib/cni/networks/net");
-        assert_eq!(dirs(r#"{"name":"net","plugins":[{"type":"flannel"}]}"#), [default.clone()]);
+        assert_eq!(dirs(r#"{"name":"net","plugins":[{"type":"flannel"}]}"#), [default.as_path()]);
         let own =
             r#"{"name":"net","plugins":[{"type":"x","ipam":{"type":"host-local","dataDir":"/own"}},{"type":"y"}]}"#;
         assert_eq!(dirs(own), [PathBuf::from("/own/net"), default.clone()]);
