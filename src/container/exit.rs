@@ -32,13 +32,8 @@ pub fn settle(rt: &Runtime, settling: Settling<'_>) {
     // The counter goes with the cgroup, which goes with the task.
     let counted = || container.oom_file().is_some_and(|file| cgroup::oom_kills(&file) > 0);
     let oom = container.saw_oom() || (exit.code == KILLED && counted());
-    let recorded = recorded_end(rt, &container.id).unwrap_or_else(|e| {
-        log::warn!("container {id} ended with code {}, which is written down anew: {e}", exit.code);
-        None
-    });
-    let ended = recorded.unwrap_or_else(|| Ended::exit(started_at(container), exit, oom));
     // Before the task goes, which is all that knows of it besides.
-    record_end(rt, &container.id, &ended);
+    let ended = recorded(rt, container, || Ended::exit(started_at(container), exit, oom));
     if let Err(e) = rt.containerd.delete_task(&Call::within(DELETE_BUDGET), id, None).or_gone() {
         log::warn!("container {id} ended, but its task cannot be deleted (its removal will try again): {e}");
     }
@@ -63,9 +58,21 @@ pub fn record_end(rt: &Runtime, id: &ContainerId, ended: &Ended) {
     }
 }
 
-/// How a container ended, as it was written down; `None` if it was not.
-pub fn recorded_end(rt: &Runtime, id: &ContainerId) -> Result<Option<Ended>> {
-    Ok(record::read::<ContainerStatus>(&rt.layout.container_status(id))?.as_ref().and_then(Ended::of_record))
+/// How a container ended: as an earlier daemon wrote it down, since somebody may have seen that, or as `now` has it, which is
+/// written down.
+fn recorded(rt: &Runtime, container: &Container, now: impl FnOnce() -> Ended) -> Ended {
+    let id = &container.id;
+    match record::read::<ContainerStatus>(&rt.layout.container_status(id)) {
+        Ok(record) => {
+            if let Some(ended) = record.as_ref().and_then(Ended::of_record) {
+                return ended;
+            }
+        }
+        Err(e) => log::warn!("the end of container {id} is written down anew: {e}"),
+    }
+    let ended = now();
+    record_end(rt, id, &ended);
+    ended
 }
 
 fn started_at(container: &Container) -> i64 {
@@ -94,9 +101,7 @@ pub fn reconcile(rt: &Runtime, call: &Call, container: &Container) -> Result<()>
         Err(e) if e.kind() == Kind::NotFound => {
             let at = clock::now();
             if let Some(settling) = container.begin_settle(0, Exit { code: u32::from(u8::MAX), at }) {
-                let ended = recorded_end(rt, &container.id).ok().flatten();
-                let ended = ended.unwrap_or_else(|| Ended::unseen(started_at(container), at));
-                record_end(rt, &container.id, &ended);
+                let ended = recorded(rt, container, || Ended::unseen(started_at(container), at));
                 end_with(rt, settling, ended);
             }
             Ok(())
