@@ -2,19 +2,11 @@
 # The product of `make build` beside the peer. The client is built as the tests are, so that the C++ core is built once;
 # its own work is the same for both.
 set -eu -o pipefail
-product=target/product/cricket
 
 # How long a runtime spec takes needs neither a product nor a peer. Optimised as the product is, but for LTO.
 if [ "${ONLY:-}" = spec ]; then
     export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_PANIC=unwind
     exec cargo-zigbuild test --release $FLAGS --bench spec
 fi
-cargo zigbuild --release $FLAGS
-tools/static.sh "$PRODUCT"
-mkdir -p "$(dirname "$product")"
-cp "$PRODUCT" "$product"
-CRICKET_BIN=$(realpath "$product")
-export CRICKET_BIN
-export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_STRIP=none
-export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true
+. tools/product.sh
 exec cargo-zigbuild test --release $FLAGS --bench side_by_side
