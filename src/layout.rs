@@ -109,8 +109,8 @@ impl Layout {
         }
     }
 
-    /// Where the namespaces are pinned that a sandbox does not share with the host. The
-    /// host's network goes with the host's name. Only a sandbox with a process has a PID namespace to share.
+    /// Where the namespaces are pinned that a sandbox does not share with the host. The host's network
+    /// goes with the host's name. Only a sandbox with a process has a PID namespace to share.
     pub fn pins(&self, id: &SandboxId, options: &NamespaceOption, process: bool) -> Namespaces {
         let host_network = options.network == NamespaceMode::NODE.into();
         let host_ipc = options.ipc == NamespaceMode::NODE.into();

@@ -271,18 +271,24 @@ fn an_exit_is_written_down_before_its_task_goes() {
     assert_eq!((record.exit_code, record.finished_at), (6, status.finished_at));
 }
 
+/// A pod with a container whose start failed, and the undo of that had no success, as when containerd was away by then: its
+/// task runs.
+fn failed_and_left_running(world: &World) -> (String, String, ContainerStatus) {
+    let pod = world.pod("a");
+    let id = world.container(&pod, "a");
+    world.fake.fail_at(4, Fault::Refused);
+    world.start(&id).expect_err("a fault");
+    let status = world.status(&id);
+    late_task(world, &id);
+    world.fake.start_task(&call(), &id, None).expect("it runs");
+    (pod, id, status)
+}
+
 #[test]
 fn an_end_that_was_told_stays_whatever_is_found_of_the_task() {
     for (reconnects, ends) in [(false, false), (false, true), (true, false), (true, true)] {
         let mut world = World::new();
-        let pod = world.pod("a");
-        let id = world.container(&pod, "a");
-        world.fake.fail_at(4, Fault::Refused);
-        world.start(&id).expect_err("a fault");
-        let status = world.status(&id);
-        // Its undo had no success, as when containerd was away by then.
-        late_task(&world, &id);
-        world.fake.start_task(&call(), &id, None).expect("it runs");
+        let (pod, id, status) = failed_and_left_running(&world);
         if ends {
             world.fake.exit(&id, None, 137);
         }
@@ -304,13 +310,7 @@ fn an_end_that_was_told_stays_although_its_task_could_not_be_ended_at_once() {
     let mut unknown = 0;
     for n in 1..=16 {
         let mut world = World::new();
-        let pod = world.pod("a");
-        let id = world.container(&pod, "a");
-        world.fake.fail_at(4, Fault::Refused);
-        world.start(&id).expect_err("a fault");
-        let status = world.status(&id);
-        late_task(&world, &id);
-        world.fake.start_task(&call(), &id, None).expect("it runs");
+        let (pod, id, status) = failed_and_left_running(&world);
         world.shut_down();
         world.fake.fail_at(n, Fault::Refused);
         world.boot();

@@ -63,8 +63,7 @@ if [ "$boot" != 1 ]; then
     for place in /var/lib/cricket/sandboxes /var/lib/cricket/containers /run/cricket/sandboxes /run/netns; do
         expect "$place" "$(ls "$place" 2>/dev/null)" ""
     done
-    grep -H . /var/lib/cni/networks/node/10.* 2>/dev/null || ls -l /var/lib/cni/networks/node
-    expect "the network's addresses in use" "$(ls /var/lib/cni/networks/node 2>/dev/null | grep -c '^10\.')" 0
+    expect "the network's addresses in use" "$(ls /var/lib/cni/networks/node 2>/dev/null | grep '^10\.')" ""
     expect "the network's records" "$(ls /var/lib/cni/results 2>/dev/null)" ""
     expect "containerd's containers" "$(ctr --namespace k8s.io containers list --quiet)" ""
     expect "our snapshots" "$(ctr --namespace k8s.io snapshots list | grep -c '^[0-9a-f]\{64\} ')" 0
