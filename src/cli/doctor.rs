@@ -1,8 +1,8 @@
 //! `cricket doctor`: what is wrong on this node, without a running daemon and without changing anything.
 
-use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::containerd::{Client, Containerd};
 use crate::error::{Context, Error, Result};
 use crate::layout::Layout;
 use crate::recover::orphans::{self, Orphan, Place};
+use crate::sys::tree;
 
 /// How long containerd may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,13 +32,15 @@ pub(super) fn doctor(config: &Config, orphans_only: bool, out: &mut dyn Write) -
     let cni = Cni::new(&config.cni.conf_dir, config.cni.bin_dirs.clone(), &config.cni.cache_dir, config.cni.timeout);
     let layout = Layout::new(config);
     let mut wrong = Vec::new();
+    let mut answers = true;
     if !orphans_only {
-        wrong.extend(containerd.version(&Call::within(PATIENCE)).err().map(|e| e.to_string()));
+        let silent = containerd.version(&Call::within(PATIENCE)).err();
+        answers = silent.is_none();
+        wrong.extend(silent.map(|e| e.to_string()));
         wrong.extend(cni.ready().err().map(|e| format!("pod network: {e}")));
         wrong.extend(damaged(&layout)?);
     }
-    // It has been told of already if containerd does not answer.
-    if wrong.is_empty() || orphans_only || containerd.version(&Call::within(PATIENCE)).is_ok() {
+    if answers {
         let at = Place { containerd: &containerd, layout: &layout, config, cni: &cni };
         let daemon_runs = UnixStream::connect(&config.socket).is_ok();
         wrong.extend(find(&at, daemon_runs)?.iter().map(|orphan| format!("orphan: {orphan}")));
@@ -54,10 +57,14 @@ pub(super) fn doctor(config: &Config, orphans_only: bool, out: &mut dyn Write) -
 }
 
 fn find(at: &Place<'_>, daemon_runs: bool) -> Result<Vec<Orphan>> {
-    let mut found = orphans::find(at, &Call::within(PATIENCE))?;
+    let look = || {
+        let call = Call::within(PATIENCE);
+        orphans::find(at, &call, || at.containerd.containers(&call, &[]))
+    };
+    let mut found = look()?;
     if daemon_runs && !found.is_empty() {
         std::thread::sleep(A_MOMENT);
-        let again = orphans::find(at, &Call::within(PATIENCE))?;
+        let again = look()?;
         found.retain(|orphan| again.contains(orphan));
     }
     Ok(found)
@@ -65,13 +72,8 @@ fn find(at: &Place<'_>, daemon_runs: bool) -> Result<Vec<Orphan>> {
 
 fn damaged(layout: &Layout) -> Result<Vec<String>> {
     let dir = layout.damaged();
-    let entries = match fs::read_dir(&dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(|| format!("read {}", dir.display()))?,
-    };
-    let tell = |entry: std::io::Result<fs::DirEntry>| {
-        let path = entry?.path();
-        Ok(format!("{}: a record that could not be read; remove it when you know why", path.display()))
-    };
-    entries.map(tell).collect()
+    let files = tree::entries(&dir).with_context(|| format!("read {}", dir.display()))?;
+    let tell =
+        |file: &PathBuf| format!("{}: a record that could not be read; remove it when you know why", file.display());
+    Ok(files.iter().map(tell).collect())
 }

@@ -12,6 +12,7 @@ use super::attachment::Attachment;
 use super::conf::Network;
 use crate::base64;
 use crate::error::{Context, Error, Idempotent, Kind, Result};
+use crate::sys::tree;
 
 const KIND: &str = "cniCacheV1";
 /// A configuration, a result and the pod's annotations; each is bounded already.
@@ -119,11 +120,7 @@ pub(super) fn all(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
 }
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.context(dir.display())?,
-    };
-    entries.map(|entry| Ok(entry.context(dir.display())?.path())).collect()
+    tree::entries(dir).context(dir.display())
 }
 
 /// The records of one attachment: one, unless the directory's network changed its name between two ADDs.

@@ -8,6 +8,7 @@ use serde_json::{json, Map, Value};
 
 use super::attachment::is_name;
 use crate::error::{Context, Error, Result};
+use crate::sys::tree;
 
 /// The versions of the specification that we speak, oldest first.
 pub(super) const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
@@ -161,20 +162,12 @@ fn extra_plugins(file: &Path, list: &Map<String, Value>) -> Result<Vec<Value>> {
 
 /// The regular files of `dir` with one of these extensions, sorted; none if there is no such directory.
 fn files(dir: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(e).with_context(|| format!("read {}", dir.display())),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.with_context(|| format!("read {}", dir.display()))?.path();
+    let mut found = tree::entries(dir).with_context(|| format!("read {}", dir.display()))?;
+    found.retain(|path| {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
         // A link to a file counts; a FIFO would block its reader. What has just been removed is skipped.
-        if extensions.contains(&extension) && fs::metadata(&path).is_ok_and(|m| m.is_file()) {
-            found.push(path);
-        }
-    }
+        extensions.contains(&extension) && fs::metadata(path).is_ok_and(|m| m.is_file())
+    });
     found.sort();
     Ok(found)
 }

@@ -13,6 +13,7 @@ use crate::containerd::{Plugin, NAMESPACE};
 use crate::error::Result;
 use crate::ids::ContainerId;
 use crate::runtime::Runtime;
+use crate::sys::process::pids;
 
 /// How long containerd may be at it: it gives itself five seconds for each step.
 const BUDGET: Duration = Duration::from_secs(20);
@@ -57,9 +58,8 @@ pub fn await_quiet(rt: &Runtime, call: &Call, id: &ContainerId) -> Result<()> {
 
 /// Whether containerd runs the program of a shim for this task just now.
 fn is_called(id: &str) -> bool {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter(|entry| entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit));
-    pids.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok()).any(|words| is_call(&words, id))
+    let mut lines = pids().into_iter().flatten().filter_map(|pid| fs::read(format!("/proc/{pid}/cmdline")).ok());
+    lines.any(|words| is_call(&words, id))
 }
 
 fn is_call(words: &[u8], id: &str) -> bool {

@@ -26,6 +26,7 @@ use crate::store::container::{reserved_name as container_name, Ended};
 use crate::store::record::{self, Durability};
 use crate::store::sandbox::reserved_name as sandbox_name;
 use crate::store::{Container, ContainerState, Sandbox, SandboxState};
+use crate::sys::tree;
 use crate::workers;
 
 pub mod orphans;
@@ -44,7 +45,7 @@ const UNDO_BUDGET: Duration = Duration::from_secs(10);
 /// that lets the kubelet remove it.
 pub fn recover(rt: &Runtime, call: &Call) -> Result<()> {
     let plugins = LazyLock::new(Left::find as fn() -> Left);
-    workers::each("recover", &entries(&rt.layout.sandboxes())?, |id| {
+    workers::each("recover", &names(&rt.layout.sandboxes())?, |id| {
         unless_newer(recover_sandbox(rt, call, &SandboxId::from_record(id), &plugins), |e| {
             log::error!("pod sandbox {id} cannot be recovered: {e}");
         })
@@ -62,7 +63,7 @@ pub fn recover(rt: &Runtime, call: &Call) -> Result<()> {
     if let Err(e) = sandbox::sweep_pause_roots(rt) {
         log::warn!("sweep what sandbox processes of other versions ran from: {e}");
     }
-    let orphans = orphans::find(&Place::of(rt), call)?;
+    let orphans = orphans::find(&Place::of(rt), call, || Ok(records))?;
     workers::each("sweep", &orphans, |orphan| {
         log::info!("removing {orphan}");
         if let Err(e) = orphan.remove(rt, &call.at_most(UNDO_BUDGET)) {
@@ -86,14 +87,9 @@ fn unless_newer(done: Result<()>, tell: impl FnOnce(Error)) -> Result<()> {
 }
 
 /// The names in a directory; none if it does not exist.
-fn entries(dir: &Path) -> Result<Vec<String>> {
-    let read = match fs::read_dir(dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        read => read.with_context(|| format!("read {}", dir.display()))?,
-    };
-    read.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect::<std::io::Result<_>>()
-        .map_err(Error::from)
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let paths = tree::entries(dir).with_context(|| format!("read {}", dir.display()))?;
+    Ok(paths.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect())
 }
 
 /// `plugins` are looked for only if they may be at work: not for a sandbox that stands, nor for none.

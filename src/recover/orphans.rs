@@ -7,12 +7,12 @@ use std::path::PathBuf;
 
 use cricket_proto::runtime::PodSandboxConfig;
 
-use super::entries;
+use super::names;
 use crate::call::Call;
 use crate::cni::Cni;
 use crate::config::Config;
 use crate::container::{IMAGE_VOLUME, OWN_SNAPSHOT};
-use crate::containerd::{Containerd, SnapshotRef};
+use crate::containerd::{Containerd, Record, Snapshot, SnapshotRef};
 use crate::error::{Idempotent, Kind, Result};
 use crate::ids::SandboxId;
 use crate::layout::Layout;
@@ -101,22 +101,23 @@ impl Orphan {
     }
 }
 
-/// Everything that belongs to nothing, sorted. Blocks; changes nothing. What is being made meanwhile may be among it.
+/// Everything that belongs to nothing, sorted. `records` gives those of containerd, and is asked when everything else but
+/// ours has been looked at. Blocks; changes nothing. What is being made meanwhile may be among it.
 ///
 /// # Errors
 /// If containerd or our directories cannot be read.
-pub fn find(at: &Place<'_>, call: &Call) -> Result<Vec<Orphan>> {
+pub fn find(at: &Place<'_>, call: &Call, records: impl FnOnce() -> Result<Vec<Record>>) -> Result<Vec<Orphan>> {
     let mut found = BTreeSet::new();
     // What there is before what ought to be: in the other order, something that is made in between had no record.
-    let directories = at.layout.containers().map(|parent| entries(&parent).map(|names| (parent, names)));
-    let states = entries(&at.layout.sandbox_states())?;
+    let directories = at.layout.containers().map(|parent| names(&parent).map(|names| (parent, names)));
+    let states = names(&at.layout.sandbox_states())?;
     let attachments = at.cni.attachments().unwrap_or_else(|e| {
         log::warn!("attachments to the network: {e}");
         Vec::new()
     });
     let snapshots = snapshots(at, call)?;
-    let records = at.containerd.containers(call, &[])?;
-    let sandboxes: HashSet<String> = entries(&at.layout.sandboxes())?.into_iter().collect();
+    let records = records()?;
+    let sandboxes: HashSet<String> = names(&at.layout.sandboxes())?.into_iter().collect();
     let whole: HashSet<&str> = records.iter().map(|r| r.id.as_str()).collect();
 
     for listed in directories {
@@ -154,7 +155,7 @@ pub fn find(at: &Place<'_>, call: &Call) -> Result<Vec<Orphan>> {
 }
 
 /// Those of every snapshotter that we use. One that cannot be asked is told of, and passed over.
-fn snapshots<'a>(at: &Place<'a>, call: &Call) -> Result<Vec<(&'a str, crate::containerd::Snapshot)>> {
+fn snapshots<'a>(at: &Place<'a>, call: &Call) -> Result<Vec<(&'a str, Snapshot)>> {
     let used: BTreeSet<&str> = at.config.runtimes.values().map(|h| at.config.snapshotter(h)).collect();
     let mut all = Vec::new();
     for snapshotter in used {

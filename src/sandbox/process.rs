@@ -21,6 +21,7 @@ use crate::runtime::Runtime;
 use crate::sandbox::save::save;
 use crate::store::Sandbox;
 use crate::sys::namespace::{self, Namespace};
+use crate::sys::tree;
 
 /// Marks containerd's record of a sandbox's process as ours.
 pub const PROCESS_TYPE: &str = "cricket.v1.Sandbox";
@@ -166,9 +167,5 @@ pub fn sweep(rt: &Runtime) -> Result<()> {
 }
 
 fn list(dir: &Path) -> Result<Vec<PathBuf>> {
-    let read = match fs::read_dir(dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        read => read.with_context(|| format!("read {}", dir.display()))?,
-    };
-    read.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>().map_err(Error::from)
+    tree::entries(dir).with_context(|| format!("read {}", dir.display()))
 }

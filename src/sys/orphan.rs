@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::check;
+use super::process::{pidfd, pids};
 
 /// How long a killed process may take to end.
 const DEATH: Duration = Duration::from_secs(2);
@@ -20,14 +21,13 @@ pub struct Orphan {
 
 /// Every process that was started with `variable` in its environment, ourselves excepted. Looks at all of `/proc`.
 pub fn with(variable: &str) -> Vec<Orphan> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let pids = pids().into_iter().flatten();
     pids.filter(|pid| *pid != std::process::id()).filter_map(|pid| orphan(pid, variable)).collect()
 }
 
 fn orphan(pid: u32, variable: &str) -> Option<Orphan> {
     value(pid, variable)?;
-    let process = open(pid).ok()?;
+    let process = pidfd(pid).ok()?;
     // Looked at again: the first time it may have been another of this number.
     Some(Orphan { pid, value: value(pid, variable)?, process })
 }
@@ -86,16 +86,6 @@ impl Orphan {
         }
         Ok(())
     }
-}
-
-fn open(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: takes two integers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(pid), 0 as libc::c_long) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just returned this descriptor and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
 #[cfg(test)]

@@ -52,7 +52,8 @@ pub fn run(command: &mut Command, stdin: &[u8], deadline: Option<Instant>, max_o
         .stderr(Stdio::piped())
         .process_group(0);
     let mut child = spawn(command).with_context(|| format!("start {}", command.get_program().to_string_lossy()))?;
-    let exit = match pidfd(&child) {
+    // It is not reaped yet, so its number is still its own.
+    let exit = match pidfd(child.id()).context("open a pidfd (needs Linux 5.3)") {
         Ok(exit) => exit,
         Err(e) => {
             kill_group(&child);
@@ -231,13 +232,18 @@ fn poll<const N: usize>(wanted: [(RawFd, libc::c_short); N], deadline: Option<In
 }
 
 /// A descriptor that becomes readable when `child` exits.
-fn pidfd(child: &Child) -> Result<OwnedFd> {
-    // SAFETY: pidfd_open takes two integers. The child is not reaped yet, so its number is still its own.
-    let fd = unsafe {
-        libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(child.id() as libc::pid_t), 0 as libc::c_long)
-    };
+/// The numbers of all processes.
+pub fn pids() -> std::io::Result<impl Iterator<Item = u32>> {
+    let entries = std::fs::read_dir("/proc")?.flatten();
+    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+}
+
+/// The process that has this number now, for good: readable when it has ended.
+pub(super) fn pidfd(pid: u32) -> std::io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(pid as libc::pid_t), 0 as libc::c_long) };
     if fd < 0 {
-        return Err(std::io::Error::last_os_error()).context("open a pidfd (needs Linux 5.3)");
+        return Err(std::io::Error::last_os_error());
     }
     // SAFETY: the kernel just returned this descriptor and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })

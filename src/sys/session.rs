@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
+use crate::sys::process::pids;
 
 /// More rounds than that and it forks faster than we can look.
 const ROUNDS: usize = 16;
@@ -47,8 +48,7 @@ fn mount_namespace(process: &Path) -> Option<PathBuf> {
 
 /// The living processes of this session.
 fn members(leader: u32) -> Result<Vec<u32>> {
-    let entries = fs::read_dir("/proc").context("read /proc")?;
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let pids = pids().context("read /proc")?;
     Ok(pids.filter(|pid| session(*pid) == Some(leader)).collect())
 }
 

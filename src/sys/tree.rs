@@ -14,6 +14,14 @@ const BLOCK_BYTES: u64 = 512;
 /// How often we begin anew, at most: what is still there then is being filled by somebody.
 const MAX_PASSES: usize = 100_000;
 
+/// The paths of what is in `dir`; none if it does not exist.
+pub fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read?.map(|entry| Ok(entry?.path())).collect(),
+    }
+}
+
 /// What a tree takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -144,6 +152,16 @@ mod tests {
         remove(&top).expect("removed");
         assert!(!top.exists());
         fs::remove_dir(&dir).expect("empty");
+    }
+
+    #[test]
+    fn what_is_in_a_directory_that_may_not_be_there() {
+        let dir = scratch("entries");
+        assert_eq!(entries(&dir.join("none")).expect("none"), Vec::<PathBuf>::new());
+        fs::write(dir.join("file"), "").expect("write");
+        assert_eq!(entries(&dir).expect("read"), [dir.join("file")]);
+        assert!(entries(&dir.join("file")).is_err(), "it is no directory");
+        fs::remove_dir_all(&dir).expect("ours");
     }
 
     #[test]

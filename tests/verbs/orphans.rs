@@ -13,7 +13,9 @@ use cricket_proto::runtime::ContainerState;
 use crate::world::{call, eventually, World};
 
 fn found(world: &World) -> Vec<String> {
-    orphans::find(&Place::of(world), &call()).expect("orphans").iter().map(ToString::to_string).collect()
+    let records = || world.containerd.containers(&call(), &[]);
+    let found = orphans::find(&Place::of(world), &call(), records).expect("orphans");
+    found.iter().map(ToString::to_string).collect()
 }
 
 fn root_of(world: &World, pod: &str) -> PathBuf {
