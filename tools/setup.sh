@@ -27,6 +27,11 @@ plugin() {
     [ -x "/opt/cni/bin/$1" ] || [ -x "/usr/lib/cni/$1" ]
 }
 
+# The shell of the tests' containers: the one that needs nothing but itself.
+shell() {
+    [ -x /bin/busybox ] && ! readelf --program-headers /bin/busybox | grep -q INTERP
+}
+
 need cmake command -v cmake
 need make command -v make
 need g++ command -v g++
@@ -38,6 +43,7 @@ if [ "$purpose" = node ] || [ "$purpose" = conformance ]; then
     need containerd command -v containerd-shim-runc-v2
     need runc command -v runc
     need docker-registry command -v docker-registry
+    need busybox-static shell
     need openssl command -v openssl
     need iproute2 command -v ip
     need iptables command -v iptables-save

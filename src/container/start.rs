@@ -46,12 +46,13 @@ pub fn start(rt: &Runtime, call: &Call, request: StartContainerRequest) -> Resul
         }
         Err(e) => {
             let e = e.context(format_args!("start container {}", container.id));
+            // Before the undo, which kills: the next daemon must not take that for the end of one that had run.
+            let ended = Ended::start_error(clock::now(), e.to_string());
+            exit::record_end(rt, &container.id, &ended);
             if let Err(left) = task::destroy(&*rt.containerd, &Call::undo(), container.id.as_str(), None) {
                 log::warn!("undo start of container {} (its removal will try again): {left}", container.id);
             }
             rt.hub.close(container.id.as_str());
-            let ended = Ended::start_error(clock::now(), e.to_string());
-            exit::record_end(rt, &container.id, &ended);
             starting.failed(ended);
             rt.tell(ContainerEventType::CONTAINER_STOPPED_EVENT, container.id.as_str(), &container.sandbox_id);
             Err(e)

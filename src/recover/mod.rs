@@ -204,8 +204,12 @@ fn state(
     };
     Ok(match (Ended::of_record(status), task.map(|t| (t, t.state))) {
         (Some(ended), None) => ContainerState::Exited(ended),
-        // A start that failed, and could not be undone then.
-        (Some(ended), Some((_, TaskState::Created | TaskState::Running | TaskState::Paused))) => {
+        // That is written down already, but the rest of it may not be done.
+        (Some(ended), Some((task, TaskState::Stopped))) if ended.started_at != 0 => {
+            ContainerState::Running { pid: task.pid, started_at: ended.started_at }
+        }
+        // A start that failed, and was not undone to the end.
+        (Some(ended), Some((_, TaskState::Created | TaskState::Running | TaskState::Paused | TaskState::Stopped))) => {
             container::destroy(&*rt.containerd, &call.at_most(UNDO_BUDGET), id.as_str(), None)?;
             ContainerState::Exited(ended)
         }
@@ -215,7 +219,7 @@ fn state(
             container::record_end(rt, id, &ended);
             ContainerState::Exited(ended)
         }
-        // It was never asked to run, and containerd is about to take it back, or would be.
+        // It was not asked to run, or is not to any more: containerd or an earlier daemon is about to take it back.
         (None, Some(_)) if status.start == Start::CREATING.into() => {
             if let Err(e) = container::destroy(&*rt.containerd, &call.at_most(UNDO_BUDGET), id.as_str(), None) {
                 log::info!("end the task of container {id}, whose start was cut short (the next one tries again): {e}");
@@ -225,17 +229,21 @@ fn state(
         // Its start was never acknowledged.
         (None, Some((_, TaskState::Created))) => not_started(rt, &call.at_most(UNDO_BUDGET), id)?,
         (None, Some((task, TaskState::Running | TaskState::Paused))) => alive(task),
-        // That is written down already, but the rest of it may not be done.
-        (Some(ended), Some((task, TaskState::Stopped))) => {
-            ContainerState::Running { pid: task.pid, started_at: ended.started_at }
-        }
         (None, Some((task, TaskState::Stopped))) => alive(task),
         (_, Some((_, TaskState::Unknown))) => ContainerState::Unknown,
     })
 }
 
+/// Whether a process may live in a task of this state.
+fn may_run(state: TaskState) -> bool {
+    matches!(state, TaskState::Created | TaskState::Running | TaskState::Paused)
+}
+
 /// Takes away a task that was not started; or finds that it was, by an earlier daemon whose call goes on.
 fn not_started(rt: &Runtime, call: &Call, id: &ContainerId) -> Result<ContainerState> {
+    // Before it goes: it is killed by that, and the next daemon must not take it for one that had run.
+    let mark = ContainerStatus { start: Start::CREATING.into(), ..Default::default() };
+    record::write(&rt.layout.container_status(id), &mark, Durability::Memory)?;
     if rt.containerd.delete_task(call, id.as_str(), None).or_gone().is_err() {
         match rt.containerd.task(call, id.as_str(), None) {
             Ok(task) if task.state != TaskState::Created => return Ok(started_unseen(rt, id, task.pid)),
@@ -262,8 +270,7 @@ fn started_unseen(rt: &Runtime, id: &ContainerId, pid: u32) -> ContainerState {
 /// If containerd cannot be asked at all; trouble with one container is logged, and a stop of it tries again.
 pub fn reconcile(rt: &Runtime, call: &Call) -> Result<()> {
     let tasks = rt.containerd.tasks(call)?;
-    let alive = |t: &&Task| matches!(t.state, TaskState::Created | TaskState::Running | TaskState::Paused);
-    let alive: HashSet<&str> = tasks.iter().filter(alive).map(|t| t.id.as_str()).collect();
+    let alive: HashSet<&str> = tasks.iter().filter(|t| may_run(t.state)).map(|t| t.id.as_str()).collect();
     let mut missed = rt.containers.list();
     missed.retain(|container| container.state().may_run() && !alive.contains(container.id.as_str()));
     workers::each("reconcile", &missed, |container| {

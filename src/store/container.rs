@@ -41,8 +41,8 @@ struct Inner {
     oom: bool,
     /// Counts the kernel's out-of-memory kills while the task exists.
     oom_file: Option<PathBuf>,
-    /// An exit that was seen while the start verb still ran, and of which process.
-    early_exit: Option<(u32, Exit)>,
+    /// Exits that were seen while the start verb still ran, and of which process each was.
+    early_exits: Vec<(u32, Exit)>,
     /// An earlier daemon ended while it was starting it.
     cut_short: bool,
     /// Its limits since they were updated; until then those of its configuration count.
@@ -98,7 +98,7 @@ impl Container {
                 signalled: false,
                 oom: false,
                 oom_file: None,
-                early_exit: None,
+                early_exits: Vec::new(),
                 cut_short: false,
                 resources: None,
             }),
@@ -227,7 +227,7 @@ impl Container {
     pub fn begin_settle(&self, pid: u32, exit: Exit) -> Option<Settling<'_>> {
         let mut inner = self.inner.lock();
         if inner.starting {
-            inner.early_exit = Some((pid, exit));
+            inner.early_exits.push((pid, exit));
             return None;
         }
         let own = match inner.state {
@@ -361,6 +361,30 @@ mod tests {
         assert!(container.begin_settle(7, EXIT).is_none(), "the starter settles it");
         settling.exited(Ended::exit(1, EXIT, false));
         assert!(container.wait_exited(None));
+    }
+
+    #[test]
+    fn an_exit_at_the_very_end_of_a_start_is_settled_by_one_of_the_two() {
+        for _ in 0..2000 {
+            let container = in_state(ContainerState::Created);
+            let starting = container.begin_start().unwrap();
+            let settles = std::thread::scope(|scope| {
+                let seen = scope.spawn(|| container.begin_settle(7, EXIT));
+                let taken_up = starting.running(7, 1);
+                [taken_up, seen.join().unwrap()].into_iter().flatten().count()
+            });
+            assert_eq!(settles, 1);
+        }
+    }
+
+    #[test]
+    fn an_exit_of_an_earlier_process_does_not_hide_that_of_the_own() {
+        let container = in_state(ContainerState::Created);
+        let starting = container.begin_start().unwrap();
+        for pid in [6, 7, 8] {
+            assert!(container.begin_settle(pid, EXIT).is_none());
+        }
+        assert!(starting.running(7, 1).is_some());
     }
 
     #[test]

@@ -133,7 +133,9 @@ fn what_a_writable_layer_takes_is_what_containerd_says() {
     node.import(&archives::layout(NAME));
     let chain_id = node.store.get(NAME).expect("imported").chain_id.clone();
     let key = SnapshotRef { snapshotter: "overlayfs", key: "written" };
-    let mounts = node.client.prepare_snapshot(&call(), &key, &chain_id, &Labels::new()).expect("prepare");
+    // Else it is garbage as soon as it is there.
+    let root = Labels::from([("containerd.io/gc.root".into(), String::new())]);
+    let mounts = node.client.prepare_snapshot(&call(), &key, &chain_id, &root).expect("prepare");
     let upper = mounts[0].options.iter().find_map(|option| option.strip_prefix("upperdir=")).expect("an overlay");
     let upper = PathBuf::from(upper);
     fs::create_dir_all(upper.join("a/b")).expect("mkdir");

@@ -205,6 +205,53 @@ fn what_was_never_asked_to_run_can_be_started_whatever_containerd_says_of_its_ta
 }
 
 #[test]
+fn a_task_that_is_taken_away_is_not_taken_for_one_that_ran() {
+    let mut world = World::new();
+    let pod = world.pod("a");
+    let id = world.container(&pod, "a");
+    mark(&world, &id, Start::STARTING);
+    world.shut_down();
+    late_task(&world, &id);
+    let file = world.dir.path().join(format!("root/containers/{id}/status"));
+    let (told, seen) = std::sync::mpsc::channel();
+    world.fake.after("delete_task", move || {
+        let record: records::ContainerStatus = record::read(&file).expect("readable").expect("there");
+        told.send(record.start).expect("somebody waits");
+    });
+    world.boot();
+    assert_eq!(seen.recv(), Ok(Start::CREATING.into()));
+    world.start(&id).expect("start");
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
+}
+
+#[test]
+fn a_start_that_failed_is_written_down_before_it_is_undone() {
+    let mut world = World::new();
+    let pod = world.pod("a");
+    let id = world.container(&pod, "a");
+    let file = world.layout.container_status(&ContainerId::from_record(&id));
+    let (told, seen) = std::sync::mpsc::channel();
+    world.fake.after("delete_task", move || {
+        let record: records::ContainerStatus = record::read(&file).expect("readable").expect("there");
+        told.send(record).expect("somebody waits");
+    });
+    world.fake.fail_at(4, Fault::LostReply);
+    world.start(&id).expect_err("a fault");
+    let (record, status) = (seen.recv().expect("what was on disk"), world.status(&id));
+    assert_eq!((record.reason.as_str(), record.finished_at), ("StartError", status.finished_at));
+    // A daemon that is killed then leaves it so; the next one says the same at once.
+    world.shut_down();
+    late_task(&world, &id);
+    world.fake.start_task(&call(), &id, None).expect("it ran");
+    world.fake.exit(&id, None, 137);
+    world.boot();
+    assert_eq!(world.status(&id), status);
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
+}
+
+#[test]
 fn a_task_that_an_earlier_daemon_asked_for_and_that_came_late_does_not_hold_up_a_start() {
     let mut world = World::new();
     let pod = world.pod("a");

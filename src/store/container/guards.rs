@@ -44,20 +44,22 @@ impl<'a> Starting<'a> {
     /// It runs. An exit that was seen meanwhile comes back: the caller settles it.
     pub fn running(self, pid: u32, started_at: i64) -> Option<Settling<'a>> {
         let container = self.container;
-        let exit = {
+        let early = {
             let mut inner = container.inner.lock();
             inner.state = ContainerState::Running { pid, started_at };
-            inner.early_exit.take()
+            // With the same hold of the lock: an exit that comes from now on is for whoever sees it.
+            inner.starting = false;
+            std::mem::take(&mut inner.early_exits)
         };
         drop(self);
-        exit.and_then(|(pid, exit)| container.begin_settle(pid, exit))
+        early.into_iter().find_map(|(pid, exit)| container.begin_settle(pid, exit))
     }
 
     /// It could not be started.
     pub fn failed(self, ended: Ended) {
         let mut inner = self.container.inner.lock();
         inner.state = ContainerState::Exited(ended);
-        inner.early_exit = None;
+        inner.early_exits.clear();
     }
 }
 
