@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::call::Call;
 use crate::container;
-use crate::containerd::{Event, EventStream, Plugin};
+use crate::containerd::{Event, EventStream, Next, Plugin};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image;
 use crate::recover;
@@ -161,11 +161,20 @@ fn remapping(plugins: &[Plugin]) -> BTreeSet<String> {
     plugins.iter().filter(able).map(|p| p.id.clone()).collect()
 }
 
+/// Handles events, and runs errands when their time has come, until the stream ends.
 fn handle_all(rt: &Arc<Runtime>, events: &mut dyn EventStream) -> Result<()> {
-    while let Some(event) = events.next().map_err(|e: Error| e.context("containerd's event stream broke"))? {
-        handle(rt, event);
+    rt.later.on_add(events.waker());
+    loop {
+        for (errand, pause) in rt.later.due() {
+            let own = rt.clone();
+            hand_over(&rt.workers, "later", move || recover::errands::run(&own, errand, pause));
+        }
+        match events.next(rt.later.next()).map_err(|e: Error| e.context("containerd's event stream broke"))? {
+            Next::Event(event) => handle(rt, event),
+            Next::Nothing => {}
+            Next::Cancelled => return Ok(()),
+        }
     }
-    Ok(())
 }
 
 /// What calls containerd goes to the workers.

@@ -24,6 +24,7 @@ use crate::stdio::Hub;
 use crate::store::events::{Event, Events};
 use crate::store::fs_usage::FsUsage;
 use crate::store::image::ImageStore;
+use crate::store::later::Later;
 use crate::store::pulls::Pulls;
 use crate::store::sessions::Sessions;
 use crate::store::{Container, Flights, Sandbox, Store};
@@ -73,6 +74,8 @@ pub struct Runtime {
     pub pulls: Arc<Pulls>,
     /// What the snapshots take, as last measured.
     pub fs_usage: FsUsage,
+    /// What could not be done at once.
+    pub later: Later,
     /// Why requests cannot be served yet.
     not_ready: Mutex<Option<String>>,
     became_ready: Condvar,
@@ -126,6 +129,7 @@ impl Runtime {
             sessions: Sessions::default(),
             events: Events::default(),
             fs_usage: FsUsage::default(),
+            later: Later::default(),
             not_ready: Mutex::new(Some(format!("waiting for containerd at {}", config.containerd.address.display()))),
             became_ready: Condvar::new(),
             connected: AtomicBool::new(false),

@@ -31,6 +31,7 @@ mod peer;
 mod pods;
 mod polling;
 mod process;
+mod recovery;
 mod setting;
 mod side;
 mod stopwatch;
@@ -48,12 +49,13 @@ use table::Table;
 type Experiment = fn(&Setting, &mut Table) -> Result<()>;
 
 /// In the order of the table.
-const EXPERIMENTS: [(&str, Experiment); 5] = [
+const EXPERIMENTS: [(&str, Experiment); 6] = [
     ("pods", pods::measure),
     ("lists", lists::measure),
     ("memory", memory::measure),
     ("polling", polling::measure),
     ("logs", logs::measure),
+    ("recovery", recovery::measure),
 ];
 
 fn main() -> ExitCode {

@@ -15,6 +15,13 @@ pub fn pss_bytes(pids: &[u32]) -> u64 {
     pids.iter().filter_map(of).sum::<u64>() << 10
 }
 
+/// Bytes of a process in memory, shared ones too; 0 if it has ended.
+pub fn rss_bytes(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10
+}
+
 /// The name of a process; "" if it has ended.
 pub fn name(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()

@@ -1,6 +1,7 @@
 //! One of the two sides as the experiments see it: a client, a control group, pods.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use cricket::error::{Context, Result};
 use cricket_proto::runtime::{ContainerConfig, PodSandboxConfig};
@@ -88,6 +89,24 @@ impl Side {
             Machinery::Cricket(node) => node.daemon_pid(),
             Machinery::Peer(peer) => peer.containerd.pid(),
         }
+    }
+
+    /// Kills the process that serves the CRI and starts it again; when that was. What runs goes on.
+    pub fn restart(&mut self) -> Result<Instant> {
+        let begun = match &mut self.machinery {
+            Machinery::Cricket(node) => {
+                node.end_daemon("KILL");
+                node.spawn_daemon()
+            }
+            Machinery::Peer(peer) => {
+                peer.containerd.kill();
+                let begun = Instant::now();
+                peer.containerd.start_again();
+                begun
+            }
+        };
+        self.group.adopt(self.daemon_pid())?;
+        Ok(begun)
     }
 
     /// Imports an archive that holds the image `name`.

@@ -13,6 +13,7 @@ use crate::error::{Error, Idempotent, Kind, Result};
 use crate::ids::ContainerId;
 use crate::runtime::Runtime;
 use crate::store::container::{Ended, Settling};
+use crate::store::later::Errand;
 use crate::store::record::{self, Durability};
 use crate::store::{Container, ContainerState};
 
@@ -35,7 +36,8 @@ pub fn settle(rt: &Runtime, settling: Settling<'_>) {
     // Before the task goes, which is all that knows of it besides.
     let ended = recorded(rt, container, || Ended::exit(started_at(container), exit, oom));
     if let Err(e) = rt.containerd.delete_task(&Call::within(DELETE_BUDGET), id, None).or_gone() {
-        log::warn!("container {id} ended, but its task cannot be deleted (its removal will try again): {e}");
+        log::warn!("container {id} ended, but its task cannot be deleted (it is tried again): {e}");
+        rt.later.add(Errand::EndTask(id.to_owned()));
     }
     end_with(rt, settling, ended);
 }

@@ -13,6 +13,7 @@ use crate::containerd::{Mount, NewTask, SnapshotRef};
 use crate::error::{Context, Error, Result};
 use crate::runtime::Runtime;
 use crate::store::container::Ended;
+use crate::store::later::Errand;
 use crate::store::record::{self, Durability};
 use crate::store::{Container, ContainerState};
 
@@ -50,7 +51,8 @@ pub fn start(rt: &Runtime, call: &Call, request: StartContainerRequest) -> Resul
             let ended = Ended::start_error(clock::now(), e.to_string());
             exit::record_end(rt, &container.id, &ended);
             if let Err(left) = task::destroy(&*rt.containerd, &Call::undo(), container.id.as_str(), None) {
-                log::warn!("undo start of container {} (its removal will try again): {left}", container.id);
+                log::warn!("undo start of container {} (it is tried again): {left}", container.id);
+                rt.later.add(Errand::EndTask(container.id.to_string()));
             }
             rt.hub.close(container.id.as_str());
             starting.failed(ended);

@@ -18,6 +18,7 @@ pub use types::*;
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::call::Call;
 use crate::error::Result;
@@ -121,11 +122,24 @@ pub trait Containerd: Send + Sync {
     fn subscribe(&self) -> Result<Box<dyn EventStream>>;
 }
 
+/// What came of waiting for an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// This.
+    Event(Event),
+    /// The time is over, or somebody wants the thread.
+    Nothing,
+    /// It was cancelled.
+    Cancelled,
+}
+
 /// A live subscription.
 pub trait EventStream: Send {
-    /// Blocks for the next event. `None` when cancelled, an error when the connection broke: subscribe again and
+    /// Blocks for the next event, until this instant at most. An error when the connection broke: subscribe again and
     /// reconcile.
-    fn next(&mut self) -> Result<Option<Event>>;
-    /// A handle that ends a blocked [`EventStream::next`] from another thread.
+    fn next(&mut self, until: Option<Instant>) -> Result<Next>;
+    /// A handle that ends a blocked [`EventStream::next`], and every later one, from another thread.
     fn canceller(&self) -> Arc<dyn Fn() + Send + Sync>;
+    /// A handle that makes a blocked [`EventStream::next`], or the next one, return [`Next::Nothing`].
+    fn waker(&self) -> Arc<dyn Fn() + Send + Sync>;
 }

@@ -23,14 +23,17 @@ use crate::ids::{ContainerId, SandboxId};
 use crate::runtime::Runtime;
 use crate::sandbox;
 use crate::store::container::{reserved_name as container_name, Ended};
+use crate::store::later::Errand;
 use crate::store::record::{self, Durability};
 use crate::store::sandbox::reserved_name as sandbox_name;
 use crate::store::{Container, ContainerState, Sandbox, SandboxState};
 use crate::sys::tree;
 use crate::workers;
 
+pub mod errands;
 pub mod orphans;
 
+use errands::SETTLED;
 use orphans::Place;
 
 /// How long one object may hold up the others.
@@ -67,10 +70,13 @@ pub fn recover(rt: &Runtime, call: &Call) -> Result<()> {
     workers::each("sweep", &orphans, |orphan| {
         log::info!("removing {orphan}");
         if let Err(e) = orphan.remove(rt, &call.at_most(UNDO_BUDGET)) {
-            log::warn!("remove {orphan}: {e}");
+            log::warn!("remove {orphan} (it is tried again): {e}");
         }
         Ok(())
-    })
+    })?;
+    // An earlier daemon may have asked containerd for something that is done only now.
+    rt.later.add_after(Errand::Sweep, SETTLED);
+    Ok(())
 }
 
 /// What is wrong with one object is told, and is no reason to stop; unless its record is of a newer cricket, which alone is
@@ -148,16 +154,18 @@ fn recover_container(rt: &Runtime, call: &Call, record: &Record, task: Option<&T
     }
     let metadata: records::Container = record::parse(&metadata.value).context("its metadata")?;
     let id = ContainerId::from_record(&record.id);
-    let status = record::read::<ContainerStatus>(&rt.layout.container_status(&id)).map(Option::unwrap_or_default);
-    let starting = status.as_ref().is_ok_and(|status| status.start != Start::NONE.into());
-    let state = match status {
+    let (starting, state) = state_of(rt, call, &id, task);
+    let state = match state {
         Err(e) if e.kind() == Kind::Unimplemented => return Err(e),
-        status => status.and_then(|status| state(rt, call, &id, &status, task)),
+        Err(e) => {
+            log::error!("container {id} is in an unknown state until it is stopped or removed, or can be asked: {e}");
+            ContainerState::Unknown
+        }
+        Ok(state) => state,
     };
-    let state = state.unwrap_or_else(|e| {
-        log::error!("container {id} is in an unknown state until it is stopped or removed: {e}");
-        ContainerState::Unknown
-    });
+    if state == ContainerState::Unknown {
+        rt.later.add(Errand::Ask(id.to_string()));
+    }
     let container = Container::from_record(&record.id, &metadata, state);
     if starting {
         container.set_cut_short();
@@ -167,17 +175,30 @@ fn recover_container(rt: &Runtime, call: &Call, record: &Record, task: Option<&T
         Ok(None) => {}
         Err(e) => log::error!("container {} is shown with the limits it was created with: {e}", record.id),
     }
-    if let ContainerState::Running { pid, .. } = container.state() {
-        container.set_oom_file(cgroup::oom_file(pid));
-        if let Err(e) = container::reattach(rt, &container, &record.runtime) {
-            log::error!("the output of container {} cannot be read any more: {e}", record.id);
-        }
-    }
+    take_up(rt, &container, &record.runtime);
     let sandbox = rt.sandboxes.exact(container.sandbox_id.as_str());
     let name = sandbox.and_then(|sandbox| container_name(&container.config, &sandbox.config.metadata).ok());
     let slot = rt.containers.reserve(&name.unwrap_or_else(|| record.id.clone()), &record.id)?;
     slot.fill(container);
     Ok(())
+}
+
+/// Whether a start of the container was under way when the last daemon ended, and what it does now.
+fn state_of(rt: &Runtime, call: &Call, id: &ContainerId, task: Option<&Task>) -> (bool, Result<ContainerState>) {
+    match record::read::<ContainerStatus>(&rt.layout.container_status(id)).map(Option::unwrap_or_default) {
+        Ok(status) => (status.start != Start::NONE.into(), state(rt, call, id, &status, task)),
+        Err(e) => (false, Err(e)),
+    }
+}
+
+/// What goes on with a container that runs: its output, and the counting of what the kernel kills in it.
+fn take_up(rt: &Runtime, container: &Container, shim: &str) {
+    if let ContainerState::Running { pid, .. } = container.state() {
+        container.set_oom_file(cgroup::oom_file(pid));
+        if let Err(e) = container::reattach(rt, container, shim) {
+            log::error!("the output of container {} cannot be read any more: {e}", container.id);
+        }
+    }
 }
 
 /// What a container does, by its status record and its task. What ended while we were away is called running: it
@@ -287,7 +308,8 @@ pub fn reconcile(rt: &Runtime, call: &Call) -> Result<()> {
         if rt.containers.exact(&task.id).as_ref().is_some_and(ended) {
             // containerd was away when it was to go.
             if let Err(e) = container::destroy(&*rt.containerd, &call.at_most(UNDO_BUDGET), &task.id, None) {
-                log::warn!("task of container {}, which has ended (its removal will try again): {e}", task.id);
+                log::warn!("task of container {}, which has ended (it is tried again): {e}", task.id);
+                rt.later.add(Errand::EndTask(task.id.clone()));
             }
         }
     }

@@ -83,6 +83,17 @@ impl fmt::Display for Orphan {
 }
 
 impl Orphan {
+    /// The id of what it belonged to; an address has none.
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Orphan::Directory(path) => path.file_name()?.to_str(),
+            Orphan::Snapshot { key, .. } => Some(key),
+            Orphan::Process(id) => Some(id),
+            Orphan::Sandbox(id, _) | Orphan::Attachment(id) => Some(id.as_str()),
+            Orphan::Address(_) => None,
+        }
+    }
+
     /// Removes it. Blocks.
     pub fn remove(&self, rt: &Runtime, call: &Call) -> Result<()> {
         match self {

@@ -239,6 +239,20 @@ impl Container {
         free.then(|| Settling { container: self, exit })
     }
 
+    /// Nobody could say what it does, and now it is known. Whether that is news: it may have ended or be on its way out.
+    pub fn found(&self, state: ContainerState) -> bool {
+        let news = {
+            let mut inner = self.inner.lock();
+            let news = inner.state == ContainerState::Unknown && !inner.removing && !inner.settling;
+            if news {
+                inner.state = state;
+            }
+            news
+        };
+        self.changed.notify_all();
+        news
+    }
+
     /// The kernel killed something in it for want of memory.
     pub fn note_oom(&self) {
         self.inner.lock().oom = true;
@@ -334,6 +348,20 @@ mod tests {
                 assert_eq!(e.kind(), Kind::FailedPrecondition);
             }
         }
+    }
+
+    #[test]
+    fn only_what_was_unknown_can_be_found_out() {
+        for state in states() {
+            let container = in_state(state.clone());
+            let found = ContainerState::Running { pid: 9, started_at: 2 };
+            assert_eq!(container.found(found.clone()), state == ContainerState::Unknown);
+            assert_eq!(container.state() == found, state == ContainerState::Unknown);
+        }
+        let container = in_state(ContainerState::Unknown);
+        let removing = container.begin_remove().unwrap();
+        assert!(!container.found(ContainerState::Created), "it is being killed");
+        drop(removing);
     }
 
     #[test]

@@ -76,6 +76,12 @@ impl<V> Store<V> {
         self.inner.lock().by_id.get(id).map(|entry| entry.value.clone())
     }
 
+    /// Whether there is an object with exactly this id, or one is being made.
+    pub fn knows(&self, id: &str) -> bool {
+        let inner = self.inner.lock();
+        inner.by_id.contains_key(id) || inner.by_name.values().any(|held| held == id)
+    }
+
     /// The object with this reserved name, if it is made.
     pub fn named(&self, name: &str) -> Option<Arc<V>> {
         let inner = self.inner.lock();
@@ -162,7 +168,9 @@ mod tests {
         drop(slot);
         let slot = store.reserve("a", "2").unwrap();
         assert!(store.named("a").is_none(), "it is not made");
+        assert!(store.knows("2") && !store.knows("1"));
         slot.fill(2);
+        assert!(store.knows("2"));
         assert_eq!(*store.get("2").unwrap(), 2);
         assert_eq!(store.named("a").as_deref(), Some(&2));
         assert_eq!(kind(store.reserve("a", "3")), Some(Kind::AlreadyExists));

@@ -9,6 +9,7 @@ pub mod flights;
 pub mod fs_usage;
 pub mod image;
 pub mod index;
+pub mod later;
 pub mod pulls;
 pub mod record;
 pub mod sandbox;

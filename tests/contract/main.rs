@@ -150,7 +150,7 @@ suite! {
     images: put_update_delete what_is_refused leases garbage layers;
     tasks: a_life exit_codes signals execs execs_die_with_the_first_process created_and_killed what_is_refused
         a_snapshot_that_is_gone no_record_no_way_to_the_task resources waiting_has_a_deadline;
-    events: exits out_of_memory images_change cancelled;
+    events: exits out_of_memory images_change cancelled woken;
 }
 
 #[test]

@@ -159,7 +159,8 @@ impl Tracer {
         let begun = Instant::now();
         loop {
             let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
-            let threads = threads.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).map(Pid::from_raw);
+            let threads =
+                threads.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).map(Pid::from_raw);
             let others: Vec<Pid> = threads.filter(|thread| *thread != self.pid).collect();
             if others.is_empty() {
                 return;

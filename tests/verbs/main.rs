@@ -18,6 +18,7 @@ mod network;
 mod orphans;
 mod plugin;
 mod process;
+mod property;
 mod races;
 mod requests;
 mod restart;

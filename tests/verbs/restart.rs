@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use cricket::containerd::fake::Fault;
-use cricket::containerd::{Containerd, SnapshotRef};
+use cricket::containerd::{Containerd, Record, SnapshotRef};
 use cricket::ids::{ContainerId, SandboxId};
 use cricket::store::record::{self, Durability};
 use cricket::sys::{mount, namespace};
@@ -368,12 +368,59 @@ fn an_end_that_was_told_stays_although_its_task_could_not_be_ended_at_once() {
         if world.state(&id) == ContainerState::CONTAINER_UNKNOWN {
             unknown += 1;
         }
-        world.stop(&id, 0).expect("stop");
+        if n % 2 == 0 {
+            world.stop(&id, 0).expect("stop");
+        } else {
+            // Nobody does anything: it is asked again by itself.
+            world.await_exit(&id);
+        }
         assert_eq!(world.status(&id), status, "a fault at call {n}");
         world.remove_pod(&pod).expect("remove");
         world.assert_clean(&["a"]);
     }
     assert!(unknown > 0, "some fault was in the way of the task's end");
+}
+
+#[test]
+fn a_task_that_cannot_be_deleted_at_its_end_is_deleted_later() {
+    let world = World::new();
+    let (pod, id) = world.running("a");
+    world.sync_events(&id);
+    world.fake.fail_at(1, Fault::Refused);
+    world.exit(&id, 3);
+    assert!(world.leftovers().contains(&format!("task:{id}")));
+    eventually("the task is gone", || !world.leftovers().contains(&format!("task:{id}")));
+    assert_eq!(world.status(&id).exit_code, 3);
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
+}
+
+#[test]
+fn what_containerd_makes_for_an_earlier_daemon_after_the_next_has_looked_is_swept() {
+    let mut world = World::new();
+    let (pod, id) = world.running("a");
+    let record = world.fake.container(&call(), &id).expect("its record");
+    world.restart();
+    let before = world.leftovers();
+    for (late, whole) in [("1".repeat(64), false), ("2".repeat(64), true)] {
+        let key = SnapshotRef { snapshotter: &record.snapshotter, key: &late };
+        let labels = [("cricket/container", "feed"), ("containerd.io/gc.root", "x")];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        world.fake.prepare_snapshot(&call(), &key, "", &labels).expect("a snapshot");
+        if whole {
+            let record = Record { id: late.clone(), snapshot_key: late.clone(), ..record.clone() };
+            world.fake.create_container(&call(), &record).expect("a record");
+        }
+    }
+    assert_eq!(world.leftovers().len(), before.len() + 3);
+    // What is made meanwhile is left alone.
+    let other = world.container(&pod, "b");
+    eventually("what came late is gone", || !world.leftovers().iter().any(|l| l.contains(&"2".repeat(64))));
+    world.remove(&other).expect("it is whole");
+    assert_eq!(world.leftovers(), before);
+    assert_eq!(world.state(&id), ContainerState::CONTAINER_RUNNING);
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
 }
 
 /// The record of a sandbox on disk.

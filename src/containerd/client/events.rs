@@ -21,7 +21,7 @@ use protobuf::Message;
 use super::convert::any_out;
 use super::Client;
 use crate::call::Call;
-use crate::containerd::{time, Event, EventStream, Exit, NAMESPACE};
+use crate::containerd::{time, Event, EventStream, Exit, Next, NAMESPACE};
 use crate::error::{Error, Kind, Result};
 use crate::ids::ContainerId;
 
@@ -44,7 +44,7 @@ pub(super) fn subscribe(client: &Client) -> Result<Box<dyn EventStream>> {
         .server_streaming(&events::SUBSCRIBE, &request, client.options(&Call::unbounded())?)
         .map_err(|e| client.error(e))?;
     let mut stream =
-        Subscription { receiver, early: VecDeque::new(), cancel: Arc::default(), peer: client.peer.name().to_owned() };
+        Subscription { receiver, early: VecDeque::new(), signals: Arc::default(), peer: client.peer.name().to_owned() };
 
     let name = ContainerId::random()?.to_string();
     let marker = PublishRequest {
@@ -65,49 +65,60 @@ pub(super) fn subscribe(client: &Client) -> Result<Box<dyn EventStream>> {
     }
 }
 
+/// What other threads want of the one that waits.
 #[derive(Default)]
-struct Cancel {
+struct Signals {
     cancelled: AtomicBool,
+    woken: AtomicBool,
     blocked: AtomicWaker,
+}
+
+impl Signals {
+    fn send(&self, signal: &AtomicBool) {
+        signal.store(true, Ordering::Release);
+        self.blocked.wake();
+    }
 }
 
 struct Subscription {
     receiver: ClientSStreamReceiver<Envelope>,
     /// What came before the marker.
     early: VecDeque<Event>,
-    cancel: Arc<Cancel>,
+    signals: Arc<Signals>,
     peer: String,
 }
 
 impl EventStream for Subscription {
-    fn next(&mut self) -> Result<Option<Event>> {
+    fn next(&mut self, until: Option<Instant>) -> Result<Next> {
         if let Some(event) = self.early.pop_front() {
-            return Ok(Some(event));
+            return Ok(Next::Event(event));
         }
-        while let Some(envelope) = self.envelope(None)? {
+        while let Some(envelope) = self.envelope(until)? {
             if let Some(event) = decode(&envelope)? {
-                return Ok(Some(event));
+                return Ok(Next::Event(event));
             }
         }
-        Ok(None)
+        Ok(if self.signals.cancelled.load(Ordering::Acquire) { Next::Cancelled } else { Next::Nothing })
     }
 
     fn canceller(&self) -> Arc<dyn Fn() + Send + Sync> {
-        let cancel = Arc::clone(&self.cancel);
-        Arc::new(move || {
-            cancel.cancelled.store(true, Ordering::Release);
-            cancel.blocked.wake();
-        })
+        let signals = Arc::clone(&self.signals);
+        Arc::new(move || signals.send(&signals.cancelled))
+    }
+
+    fn waker(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let signals = Arc::clone(&self.signals);
+        Arc::new(move || signals.send(&signals.woken))
     }
 }
 
 impl Subscription {
-    /// The next envelope; `None` when cancelled or when `until` has passed.
+    /// The next envelope; `None` when cancelled or woken, or when `until` has passed.
     fn envelope(&mut self, until: Option<Instant>) -> Result<Option<Envelope>> {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         loop {
-            self.cancel.blocked.register(&waker);
-            if self.cancel.cancelled.load(Ordering::Acquire) {
+            self.signals.blocked.register(&waker);
+            if self.signals.cancelled.load(Ordering::Acquire) || self.signals.woken.swap(false, Ordering::AcqRel) {
                 return Ok(None);
             }
             match Pin::new(&mut self.receiver).poll_next(&mut Context::from_waker(&waker)) {

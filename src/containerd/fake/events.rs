@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::state::State;
-use crate::containerd::{Event, EventStream};
+use crate::containerd::{Event, EventStream, Next};
 use crate::error::{Error, Kind, Result};
 use crate::sync::{Condvar, Mutex};
 
@@ -19,6 +20,7 @@ struct Inner {
     events: VecDeque<Event>,
     broken: bool,
     cancelled: bool,
+    woken: bool,
 }
 
 impl Queue {
@@ -51,24 +53,36 @@ impl State {
 struct Subscription(Arc<Queue>);
 
 impl EventStream for Subscription {
-    fn next(&mut self) -> Result<Option<Event>> {
+    fn next(&mut self, until: Option<Instant>) -> Result<Next> {
         let mut inner = self.0.inner.lock();
         loop {
             if inner.cancelled {
-                return Ok(None);
+                return Ok(Next::Cancelled);
             }
             if inner.broken {
                 return Err(Error::new(Kind::Unavailable, "event stream of the fake containerd is broken"));
             }
             if let Some(event) = inner.events.pop_front() {
-                return Ok(Some(event));
+                return Ok(Next::Event(event));
             }
-            inner = self.0.changed.wait(inner);
+            if std::mem::take(&mut inner.woken) || until.is_some_and(|at| at <= Instant::now()) {
+                return Ok(Next::Nothing);
+            }
+            inner = self.0.changed.wait_until(inner, until);
         }
     }
 
     fn canceller(&self) -> Arc<dyn Fn() + Send + Sync> {
         let queue = Arc::clone(&self.0);
         Arc::new(move || queue.change(|inner| inner.cancelled = true))
+    }
+
+    fn waker(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let queue = Arc::downgrade(&self.0);
+        Arc::new(move || {
+            if let Some(queue) = queue.upgrade() {
+                queue.change(|inner| inner.woken = true);
+            }
+        })
     }
 }
