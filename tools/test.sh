@@ -5,6 +5,8 @@ set -eu -o pipefail
 log=target/test.log
 
 . tools/product.sh
+# Of tests/steps; `make torture` tries all.
+export EVERY=${EVERY:-5}
 status=0
 cargo-zigbuild test --release $FLAGS --workspace --no-fail-fast -- --include-ignored 2>&1 | tee "$log" || status=$?
 awk '/^test result:/ { passed += $4; failed += $6 } END { printf "%d passed, %d failed\n", passed, failed }' "$log"

@@ -34,15 +34,17 @@ pub fn settle(rt: &Runtime, settling: Settling<'_>) {
     let counted = || container.oom_file().is_some_and(|file| cgroup::oom_kills(&file) > 0);
     let oom = container.saw_oom() || (exit.code == KILLED && counted());
     // Before the task goes, which is all that knows of it besides.
-    let ended = recorded(rt, container, || Ended::exit(started_at(container), exit, oom));
-    if let Err(e) = rt.containerd.delete_task(&Call::within(DELETE_BUDGET), id, None).or_gone() {
-        log::warn!("container {id} ended, but its task cannot be deleted (it is tried again): {e}");
-        rt.later.add(Errand::EndTask(id.to_owned()));
+    let (ended, written) = recorded(rt, container, || Ended::exit(started_at(container), exit, oom));
+    if written {
+        if let Err(e) = rt.containerd.delete_task(&Call::within(DELETE_BUDGET), id, None).or_gone() {
+            log::warn!("container {id} ended, but its task cannot be deleted (it is tried again): {e}");
+            rt.later.add(Errand::Settle(id.to_owned()));
+        }
     }
     end_with(rt, settling, ended);
 }
 
-/// The common end of what is on disk already: output drained, state set.
+/// The common end of what is on disk, or will be: output drained, state set.
 fn end_with(rt: &Runtime, settling: Settling<'_>, ended: Ended) {
     let container = settling.container();
     if let Err(e) = rt.hub.finish(container.id.as_str(), Instant::now() + DRAIN_BUDGET) {
@@ -52,29 +54,45 @@ fn end_with(rt: &Runtime, settling: Settling<'_>, ended: Ended) {
     rt.tell(ContainerEventType::CONTAINER_STOPPED_EVENT, container.id.as_str(), &container.sandbox_id);
 }
 
-/// Writes down how a container ended.
-pub fn record_end(rt: &Runtime, id: &ContainerId, ended: &Ended) {
-    let record = ContainerState::Exited(ended.clone()).record();
-    if let Err(e) = record::write(&rt.layout.container_status(id), &record, Durability::Disk) {
-        log::error!("container {id} ended with code {}, which a restart of cricket will not know: {e}", ended.code);
+/// Writes down what a container does: its end for good, the rest for our own restart only, since a power cut ends it
+/// anyway.
+///
+/// # Errors
+/// `ResourceExhausted` on a full disk, or whatever else is in the way.
+pub fn write_down(rt: &Runtime, id: &ContainerId, state: &ContainerState) -> Result<()> {
+    let durability = match state {
+        ContainerState::Exited(_) => Durability::Disk,
+        _ => Durability::Memory,
+    };
+    let written = record::write(&rt.layout.container_status(id), &state.record(), durability);
+    written.map_err(|e| e.context(format_args!("write down what container {id} does")))
+}
+
+/// The same, and if it cannot be done now it is done later.
+pub fn write_down_or_later(rt: &Runtime, id: &ContainerId, state: &ContainerState) -> bool {
+    let written = write_down(rt, id, state);
+    if let Err(e) = &written {
+        log::error!("a restart of cricket would not know (it is tried again): {e}");
+        rt.later.add(Errand::Settle(id.to_string()));
     }
+    written.is_ok()
 }
 
 /// How a container ended: as an earlier daemon wrote it down, since somebody may have seen that, or as `now` has it, which is
-/// written down.
-fn recorded(rt: &Runtime, container: &Container, now: impl FnOnce() -> Ended) -> Ended {
+/// written down; and whether it is on disk.
+fn recorded(rt: &Runtime, container: &Container, now: impl FnOnce() -> Ended) -> (Ended, bool) {
     let id = &container.id;
     match record::read::<ContainerStatus>(&rt.layout.container_status(id)) {
         Ok(record) => {
             if let Some(ended) = record.as_ref().and_then(Ended::of_record) {
-                return ended;
+                return (ended, true);
             }
         }
         Err(e) => log::warn!("the end of container {id} is written down anew: {e}"),
     }
     let ended = now();
-    record_end(rt, id, &ended);
-    ended
+    let written = write_down_or_later(rt, id, &ContainerState::Exited(ended.clone()));
+    (ended, written)
 }
 
 fn started_at(container: &Container) -> i64 {
@@ -103,7 +121,7 @@ pub fn reconcile(rt: &Runtime, call: &Call, container: &Container) -> Result<()>
         Err(e) if e.kind() == Kind::NotFound => {
             let at = clock::now();
             if let Some(settling) = container.begin_settle(0, Exit { code: u32::from(u8::MAX), at }) {
-                let ended = recorded(rt, container, || Ended::unseen(started_at(container), at));
+                let (ended, _) = recorded(rt, container, || Ended::unseen(started_at(container), at));
                 end_with(rt, settling, ended);
             }
             Ok(())

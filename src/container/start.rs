@@ -12,7 +12,7 @@ use crate::container::{exit, quiet, task};
 use crate::containerd::{Mount, NewTask, SnapshotRef};
 use crate::error::{Context, Error, Result};
 use crate::runtime::Runtime;
-use crate::store::container::Ended;
+use crate::store::container::{Ended, Starting};
 use crate::store::later::Errand;
 use crate::store::record::{self, Durability};
 use crate::store::{Container, ContainerState};
@@ -31,12 +31,7 @@ pub fn start(rt: &Runtime, call: &Call, request: StartContainerRequest) -> Resul
     let joined = sandbox.join()?;
     match launch(rt, call, &container) {
         Ok((pid, started_at)) => {
-            let record = ContainerState::Running { pid, started_at }.record();
-            // For our own restart only: a power cut ends the container anyway.
-            let written = record::write(&rt.layout.container_status(&container.id), &record, Durability::Memory);
-            if let Err(e) = written {
-                log::warn!("container {} runs, but its start cannot be recorded: {e}", container.id);
-            }
+            exit::write_down_or_later(rt, &container.id, &ContainerState::Running { pid, started_at });
             let early = starting.running(pid, started_at);
             rt.tell(ContainerEventType::CONTAINER_STARTED_EVENT, container.id.as_str(), &container.sandbox_id);
             if let Some(early) = early {
@@ -45,21 +40,36 @@ pub fn start(rt: &Runtime, call: &Call, request: StartContainerRequest) -> Resul
             drop(joined);
             Ok(StartContainerResponse::default())
         }
-        Err(e) => {
-            let e = e.context(format_args!("start container {}", container.id));
-            // Before the undo, which kills: the next daemon must not take that for the end of one that had run.
-            let ended = Ended::start_error(clock::now(), e.to_string());
-            exit::record_end(rt, &container.id, &ended);
-            if let Err(left) = task::destroy(&*rt.containerd, &Call::undo(), container.id.as_str(), None) {
-                log::warn!("undo start of container {} (it is tried again): {left}", container.id);
-                rt.later.add(Errand::EndTask(container.id.to_string()));
-            }
-            rt.hub.close(container.id.as_str());
+        Err(e) => Err(failed(rt, &container, starting, e)),
+    }
+}
+
+/// Undoes a start, and says so of the container. An end that cannot be written down is not told: then it can be started
+/// again, as it could after our restart.
+fn failed(rt: &Runtime, container: &Container, starting: Starting<'_>, e: Error) -> Error {
+    let e = e.context(format_args!("start container {}", container.id));
+    let ended = Ended::start_error(clock::now(), e.to_string());
+    // Before the undo, which kills: the next daemon must not take that for the end of one that had run.
+    let written = exit::write_down(rt, &container.id, &ContainerState::Exited(ended.clone()));
+    let undone = task::destroy(&*rt.containerd, &Call::undo(), container.id.as_str(), None);
+    rt.hub.close(container.id.as_str());
+    match written {
+        Err(unwritten) => {
+            log::error!("container {} can be started again: {unwritten}", container.id);
+            container.set_cut_short();
+        }
+        Ok(()) => {
             starting.failed(ended);
+            if undone.is_err() {
+                rt.later.add(Errand::Settle(container.id.to_string()));
+            }
             rt.tell(ContainerEventType::CONTAINER_STOPPED_EVENT, container.id.as_str(), &container.sandbox_id);
-            Err(e)
         }
     }
+    if let Err(left) = undone {
+        log::warn!("undo start of container {} (it is tried again): {left}", container.id);
+    }
+    e
 }
 
 /// Creates and starts the task; returns the pid of the first process and when it started.
@@ -80,7 +90,7 @@ fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<(u32, i64)
         options: record.runtime_options,
     };
     call.check()?;
-    mark(rt, container, Start::CREATING)?;
+    mark(rt, container, Start::CREATING, 0)?;
     if container.was_cut_short() {
         quiet::await_quiet(rt, call, &container.id)?;
     }
@@ -89,17 +99,17 @@ fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<(u32, i64)
     container.set_oom_file(cgroup::oom_file(pid));
     container.meter.attach(pid);
     call.check()?;
-    mark(rt, container, Start::STARTING)?;
     // Before the start: a short process has ended before containerd answers, and not before it started.
     let started_at = clock::now();
+    mark(rt, container, Start::STARTING, started_at)?;
     rt.containerd.start_task(call, id, None).context("start task")?;
     Ok((pid, started_at))
 }
 
 /// Writes down how far a start has come, before that step: if we are killed meanwhile, containerd is at work on it yet when
 /// the next daemon looks, and takes back a task that was not made to the end.
-fn mark(rt: &Runtime, container: &Container, start: Start) -> Result<()> {
-    let record = ContainerStatus { start: start.into(), ..Default::default() };
+fn mark(rt: &Runtime, container: &Container, start: Start, started_at: i64) -> Result<()> {
+    let record = ContainerStatus { start: start.into(), started_at, ..Default::default() };
     record::write(&rt.layout.container_status(&container.id), &record, Durability::Memory)
 }
 

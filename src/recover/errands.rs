@@ -1,6 +1,5 @@
 //! What could not be done at once, done later: see [`Errand`].
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::orphans::{self, Place};
@@ -10,7 +9,7 @@ use crate::containerd::Record;
 use crate::error::{Error, Idempotent, Kind, Result};
 use crate::runtime::Runtime;
 use crate::store::later::Errand;
-use crate::store::{Container, ContainerState};
+use crate::store::ContainerState;
 
 /// What an earlier daemon had asked of containerd, and containerd does only now, is done by then: it gives itself a few
 /// seconds for each step.
@@ -23,7 +22,7 @@ pub fn run(rt: &Runtime, errand: Errand, pause: Duration) {
     let call = Call::within(BUDGET);
     let done = match &errand {
         Errand::Sweep => sweep(rt, &call),
-        Errand::EndTask(id) => end_task(rt, &call, id),
+        Errand::Settle(id) => settle(rt, &call, id),
         Errand::Ask(id) => ask(rt, &call, id),
     };
     if let Err(e) = done {
@@ -60,14 +59,19 @@ fn sweep(rt: &Runtime, call: &Call) -> Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
-fn end_task(rt: &Runtime, call: &Call, id: &str) -> Result<()> {
-    let over = |container: Arc<Container>| matches!(container.state(), ContainerState::Exited(_));
-    // Removed meanwhile, and its task with it; or not ended after all.
-    if !rt.containers.exact(id).is_some_and(over) {
-        return Ok(());
+/// What it does on disk, and nothing of it in containerd once it has ended.
+fn settle(rt: &Runtime, call: &Call, id: &str) -> Result<()> {
+    // Removed meanwhile, and its task with it.
+    let Some(container) = rt.containers.exact(id) else { return Ok(()) };
+    let state = container.state();
+    if matches!(state, ContainerState::Running { .. } | ContainerState::Exited(_)) {
+        container::write_down(rt, &container.id, &state)?;
     }
-    let ended = container::destroy(&*rt.containerd, call, id, None);
-    ended.map_err(|e| e.context(format_args!("end the task of container {id}, which has ended")))
+    if matches!(state, ContainerState::Exited(_)) {
+        let ended = container::destroy(&*rt.containerd, call, id, None);
+        return ended.map_err(|e| e.context(format_args!("end the task of container {id}, which has ended")));
+    }
+    Ok(())
 }
 
 fn ask(rt: &Runtime, call: &Call, id: &str) -> Result<()> {

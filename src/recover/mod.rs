@@ -103,8 +103,12 @@ fn recover_sandbox(rt: &Runtime, call: &Call, id: &SandboxId, plugins: &LazyLock
     if rt.sandboxes.exact(id.as_str()).is_some() {
         return Ok(());
     }
+    let (mut known, root) = (true, rt.layout.sandbox_root(id));
     let record = match record::read::<records::Sandbox>(&rt.layout.sandbox_record(id)) {
-        Ok(record) => record.unwrap_or_default(),
+        Ok(record) => {
+            known = record.as_ref().is_some_and(|record| record.config.is_some());
+            record.unwrap_or_default()
+        }
         // Unreadable, not of a newer cricket.
         Err(e) if e.kind() != Kind::Unimplemented => {
             let aside = set_aside(rt, id)?;
@@ -121,8 +125,10 @@ fn recover_sandbox(rt: &Runtime, call: &Call, id: &SandboxId, plugins: &LazyLock
     }
     if record.phase == Phase::PREPARING.into() {
         match sandbox::teardown(rt, &call.at_most(UNDO_BUDGET), &sandbox) {
-            Ok(()) => {
-                let root = rt.layout.sandbox_root(id);
+            Ok(()) => return fs::remove_dir_all(&root).or_gone().with_context(|| format!("remove {}", root.display())),
+            // Nobody was told of it, or it was being forgotten: what is left of it, if anything, is swept.
+            Err(e) if !known => {
+                log::warn!("what is left of pod sandbox {id}: {e}");
                 return fs::remove_dir_all(&root).or_gone().with_context(|| format!("remove {}", root.display()));
             }
             Err(e) => log::warn!("half-made pod sandbox {id} is kept, not ready, until it can be stopped: {e}"),
@@ -219,9 +225,10 @@ fn state(
         }
         task => task,
     };
-    let alive = |task: &Task| match status.started_at {
-        0 => started_unseen(rt, id, task.pid),
-        started_at => ContainerState::Running { pid: task.pid, started_at },
+    let alive = |task: &Task| match (status.started_at, status.start == Start::NONE.into()) {
+        (0, _) => started_unseen(rt, id, task.pid, clock::now()),
+        (started_at, false) => started_unseen(rt, id, task.pid, started_at),
+        (started_at, true) => ContainerState::Running { pid: task.pid, started_at },
     };
     Ok(match (Ended::of_record(status), task.map(|t| (t, t.state))) {
         (Some(ended), None) => ContainerState::Exited(ended),
@@ -234,11 +241,11 @@ fn state(
             container::destroy(&*rt.containerd, &call.at_most(UNDO_BUDGET), id.as_str(), None)?;
             ContainerState::Exited(ended)
         }
-        (None, None) if status.started_at == 0 => ContainerState::Created,
+        (None, None) if status.started_at == 0 || status.start != Start::NONE.into() => ContainerState::Created,
         (None, None) => {
-            let ended = Ended::unseen(status.started_at, clock::now());
-            container::record_end(rt, id, &ended);
-            ContainerState::Exited(ended)
+            let ended = ContainerState::Exited(Ended::unseen(status.started_at, clock::now()));
+            container::write_down_or_later(rt, id, &ended);
+            ended
         }
         // It was not asked to run, or is not to any more: containerd or an earlier daemon is about to take it back.
         (None, Some(_)) if status.start == Start::CREATING.into() => {
@@ -248,7 +255,10 @@ fn state(
             ContainerState::Created
         }
         // Its start was never acknowledged.
-        (None, Some((_, TaskState::Created))) => not_started(rt, &call.at_most(UNDO_BUDGET), id)?,
+        (None, Some((_, TaskState::Created))) => match not_started(rt, &call.at_most(UNDO_BUDGET), id)? {
+            Some(task) => alive(&task),
+            None => ContainerState::Created,
+        },
         (None, Some((task, TaskState::Running | TaskState::Paused))) => alive(task),
         (None, Some((task, TaskState::Stopped))) => alive(task),
         (_, Some((_, TaskState::Unknown))) => ContainerState::Unknown,
@@ -261,26 +271,25 @@ fn may_run(state: TaskState) -> bool {
 }
 
 /// Takes away a task that was not started; or finds that it was, by an earlier daemon whose call goes on.
-fn not_started(rt: &Runtime, call: &Call, id: &ContainerId) -> Result<ContainerState> {
+fn not_started(rt: &Runtime, call: &Call, id: &ContainerId) -> Result<Option<Task>> {
     // Before it goes: it is killed by that, and the next daemon must not take it for one that had run.
     let mark = ContainerStatus { start: Start::CREATING.into(), ..Default::default() };
-    record::write(&rt.layout.container_status(id), &mark, Durability::Memory)?;
+    if let Err(e) = record::write(&rt.layout.container_status(id), &mark, Durability::Memory) {
+        log::warn!("container {id}, whose start was cut short: {e}");
+    }
     if rt.containerd.delete_task(call, id.as_str(), None).or_gone().is_err() {
         match rt.containerd.task(call, id.as_str(), None) {
-            Ok(task) if task.state != TaskState::Created => return Ok(started_unseen(rt, id, task.pid)),
+            Ok(task) if task.state != TaskState::Created => return Ok(Some(task)),
             _ => container::destroy(&*rt.containerd, call, id.as_str(), None)?,
         }
     }
-    Ok(ContainerState::Created)
+    Ok(None)
 }
 
-/// It was started, and the daemon that did so was killed before it could write that down: it started now, and the next
-/// daemon is to know.
-fn started_unseen(rt: &Runtime, id: &ContainerId, pid: u32) -> ContainerState {
-    let state = ContainerState::Running { pid, started_at: clock::now() };
-    if let Err(e) = record::write(&rt.layout.container_status(id), &state.record(), Durability::Memory) {
-        log::warn!("container {id} runs, but its start cannot be recorded: {e}");
-    }
+/// It was started, and the daemon that did so was killed before it could write that down: the next one is to know.
+fn started_unseen(rt: &Runtime, id: &ContainerId, pid: u32, started_at: i64) -> ContainerState {
+    let state = ContainerState::Running { pid, started_at };
+    container::write_down_or_later(rt, id, &state);
     state
 }
 
@@ -309,7 +318,7 @@ pub fn reconcile(rt: &Runtime, call: &Call) -> Result<()> {
             // containerd was away when it was to go.
             if let Err(e) = container::destroy(&*rt.containerd, &call.at_most(UNDO_BUDGET), &task.id, None) {
                 log::warn!("task of container {}, which has ended (it is tried again): {e}", task.id);
-                rt.later.add(Errand::EndTask(task.id.clone()));
+                rt.later.add(Errand::Settle(task.id.clone()));
             }
         }
     }

@@ -14,8 +14,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 pub enum Errand {
     /// Remove what belongs to nothing.
     Sweep,
-    /// End the task of this container, which has ended.
-    EndTask(String),
+    /// Write down what this container does, and end the task of one that has ended.
+    Settle(String),
     /// Find out what this container does, which nobody could say.
     Ask(String),
 }
@@ -83,7 +83,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn task(id: &str) -> Errand {
-        Errand::EndTask(id.into())
+        Errand::Settle(id.into())
     }
 
     #[test]

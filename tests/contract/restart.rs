@@ -1,6 +1,6 @@
 //! containerd goes away and comes back.
 
-use cricket::containerd::{Event, TaskState};
+use cricket::containerd::{Event, Next, TaskState};
 use cricket::error::Kind;
 
 use crate::support::PrivateContainerd;
@@ -13,11 +13,11 @@ fn a_broken_stream_on_the_fake() {
     let mut stream = world.containerd.subscribe().expect("subscribe");
     let fake = world.fake.as_ref().expect("it is");
     fake.break_streams();
-    assert_fails(Kind::Unavailable, stream.next());
-    assert_fails(Kind::Unavailable, stream.next());
+    assert_fails(Kind::Unavailable, stream.next(None));
+    assert_fails(Kind::Unavailable, stream.next(None));
     let mut stream = world.containerd.subscribe().expect("subscribe again");
     fake.oom("x");
-    assert_eq!(stream.next().expect("an event"), Some(Event::TaskOom { id: "x".into() }));
+    assert_eq!(stream.next(None).expect("an event"), Next::Event(Event::TaskOom { id: "x".into() }));
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn a_restart_of_a_real_containerd() {
     let pid = world.running("survivor", "sleep");
 
     private.kill();
-    assert_fails(Kind::Unavailable, stream.next());
+    assert_fails(Kind::Unavailable, stream.next(None));
     assert_fails(Kind::Unavailable, c.tasks(call));
     let e = c.subscribe().err().expect("nobody there");
     assert_eq!(e.kind(), Kind::Unavailable);
@@ -47,7 +47,7 @@ fn a_restart_of_a_real_containerd() {
     let mut stream = c.subscribe().expect("subscribe again");
     c.kill(call, "survivor", None, 9, true).expect("kill");
     let exit = c.wait_task(call, "survivor", None).expect("wait");
-    let event = stream.next().expect("an event");
-    assert_eq!(event, Some(Event::TaskExit { id: "survivor".into(), exec_id: None, pid, exit }));
+    let event = stream.next(None).expect("an event");
+    assert_eq!(event, Next::Event(Event::TaskExit { id: "survivor".into(), exec_id: None, pid, exit }));
     world.remove("survivor");
 }

@@ -155,26 +155,28 @@ fn create_container() {
     assert!(effects > 10, "{effects}");
 }
 
+/// It runs or can be started.
+fn started(cri: &Cri, (pod, id): &(OnePod, String), done: Result<()>) {
+    match state(&cri.status(id)) {
+        ContainerState::CONTAINER_RUNNING => {}
+        ContainerState::CONTAINER_CREATED if done.is_err() => cri.start(id).expect("the same request"),
+        other => panic!("{done:?}, and it is {other:?}"),
+    }
+    assert_eq!(cri.sh(id, "echo there"), "there");
+    let started_at = cri.status(id).started_at;
+    assert!(started_at >= cri.status(id).created_at);
+    cri.stop(id, 0).expect("StopContainer");
+    assert_eq!((cri.status(id).exit_code, cri.status(id).started_at), (137, started_at));
+    pod.remove(cri);
+}
+
 #[test]
 fn start_container() {
-    let effects = Rig::start().killed_after_every_effect(
-        OnePod::created,
-        |cri, (_, id)| cri.start(id),
-        |cri, (pod, id), done| {
-            match state(&cri.status(id)) {
-                ContainerState::CONTAINER_RUNNING => {}
-                ContainerState::CONTAINER_CREATED if done.is_err() => cri.start(id).expect("the same request"),
-                other => panic!("{done:?}, and it is {other:?}"),
-            }
-            assert_eq!(cri.sh(id, "echo there"), "there");
-            let started_at = cri.status(id).started_at;
-            assert!(started_at >= cri.status(id).created_at);
-            cri.stop(id, 0).expect("StopContainer");
-            assert_eq!((cri.status(id).exit_code, cri.status(id).started_at), (137, started_at));
-            pod.remove(cri);
-        },
-    );
+    let verb = |cri: &Cri, (_, id): &(OnePod, String)| cri.start(id);
+    let mut rig = Rig::start();
+    let effects = rig.killed_after_every_effect(OnePod::created, verb, started);
     assert!(effects > 5, "{effects}");
+    rig.killed_in_recovery(effects, OnePod::created, verb, started);
 }
 
 #[test]

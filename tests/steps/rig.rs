@@ -16,6 +16,10 @@ use crate::tracer::{Traced, Tracer};
 
 /// More effects than any verb has.
 const MANY: usize = 600;
+/// How long a recovery may take, traced.
+const RECOVERY: Duration = Duration::from_secs(5);
+/// After so many recoveries that came to their own end there is nothing more to try.
+const WHOLE: usize = 3;
 /// After that a shim is one that waits for a container: containerd had announced one to it, and then nothing came of it. It
 /// ends by itself, later.
 const SHIM_PATIENCE: Duration = Duration::from_millis(500);
@@ -89,6 +93,50 @@ impl Rig {
             }
         }
         panic!("it has more than {MANY} effects");
+    }
+
+    /// Lets the recovery from such an end meet its own end, after each of its effects. The verb, which has `effects`, is ended
+    /// somewhere else each time.
+    pub fn killed_in_recovery<S: Sync, T: Send>(
+        &mut self,
+        effects: usize,
+        prepare: impl Fn(&Rig) -> S,
+        verb: impl Fn(&Cri, &S) -> Result<T> + Sync,
+        check: impl Fn(&Cri, &S, Result<T>),
+    ) {
+        let (first, every) = choice();
+        let (mut whole, mut killed) = (0, 0);
+        for n in (first..MANY).step_by(every) {
+            let subject = prepare(self);
+            let (_, answer) = self.traced(1 + n * 7 % effects, |cri| verb(cri, &subject));
+            self.node.end_daemon("KILL");
+            self.node.spawn_daemon();
+            let begun = Instant::now();
+            let (traced, _) = self.traced(n, |cri| loop {
+                match cri.pods() {
+                    Err(e) if begun.elapsed() < RECOVERY => drop(e),
+                    listed => break listed,
+                }
+            });
+            self.node.end_daemon("KILL");
+            self.node.start_daemon();
+            self.await_recovery();
+            match traced {
+                Traced::Killed(effect) => {
+                    killed += 1;
+                    println!("recovery {n}: {effect}");
+                }
+                Traced::Done(_) => whole += 1,
+            }
+            check(self.cri(), &subject, answer);
+            self.nothing_is_left(SHIM_PATIENCE);
+            // Some ends leave less to do than others.
+            if whole == WHOLE {
+                assert!(killed > 0);
+                return self.nothing_is_left(2 * PATIENCE);
+            }
+        }
+        panic!("recovery has more than {MANY} effects");
     }
 
     /// Calls the verb, and kills the daemon after its n-th effect, or when there is an answer.

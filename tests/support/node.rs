@@ -79,7 +79,13 @@ impl Node {
 
     /// As [`Node::start`], with something else than usual.
     pub fn start_as(tuning: Tuning) -> Node {
+        Node::start_on(tuning, |_| ())
+    }
+
+    /// The same; `prepare` gets its directory before there is a daemon.
+    pub fn start_on(tuning: Tuning, prepare: impl FnOnce(&Path)) -> Node {
         let mut node = Node::prepare_as(tuning);
+        prepare(node.dir());
         node.start_daemon();
         node.import_shell();
         node

@@ -1,6 +1,7 @@
 //! What is done to the node: the daemon and containerd end, shims too, and the network plugin does as it is told.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -16,6 +17,8 @@ use crate::schedule::{Act, Fault};
 const PLUGIN: &str = "bridge";
 /// In this file it is told what to do.
 const ORDERS: &str = "plugin-orders";
+/// What fills the disk of cricket's records.
+const FILLER: &str = "lib/filler";
 
 /// Puts a wrapper before the network plugin, in a directory of the node that comes first.
 pub fn wrap_plugin(dir: &Path) {
@@ -31,6 +34,26 @@ pub fn wrap_plugin(dir: &Path) {
     let path = bin.join(PLUGIN);
     fs::write(&path, script).expect("write the wrapper");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
+}
+
+/// Gives cricket's records a disk of their own, so that it can be filled. Before there is a daemon.
+pub fn small_disk(dir: &Path) {
+    let lib = dir.join("lib");
+    fs::create_dir(&lib).expect("make a directory");
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"]).arg(&lib).status();
+    assert!(mount.expect("run mount").success(), "mount a tmpfs");
+}
+
+/// Writes until nothing more goes there.
+fn fill(path: &Path) {
+    let mut file = fs::File::options().create(true).append(true).open(path).expect("a file");
+    let mut size = 1 << 20;
+    while size > 0 {
+        // The rest of the disk in ever smaller pieces.
+        if file.write_all(&vec![0; size]).is_err() {
+            size /= 2;
+        }
+    }
 }
 
 /// Does it. The daemon must have lived until it is killed.
@@ -63,6 +86,7 @@ fn begin(node: &mut Node, fault: Fault, dice: &mut Dice) {
         Fault::PluginFails => order(node, "fail"),
         Fault::PluginFailsLate => order(node, "late"),
         Fault::PluginHangs => order(node, "hang"),
+        Fault::DiskFull => fill(&node.dir().join(FILLER)),
     }
 }
 
@@ -71,6 +95,7 @@ fn end(node: &mut Node, fault: Fault) {
         Fault::ContainerdDies => node.containerd.start_again(),
         Fault::ContainerdStalls => signal(node.containerd.pid(), "CONT"),
         Fault::ShimDies => {}
+        Fault::DiskFull => fs::remove_file(node.dir().join(FILLER)).expect("it is full of that"),
         Fault::PluginFails | Fault::PluginFailsLate | Fault::PluginHangs => {
             fs::remove_file(node.dir().join(ORDERS)).expect("it was ordered");
         }

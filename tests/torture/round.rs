@@ -42,7 +42,7 @@ impl Rig {
     /// A node that has had a pod, so that caches, connections and the bridge are there.
     pub fn start(setting: &Setting) -> Rig {
         let tuning = Tuning { containerd: setting.containerd.clone(), ..Tuning::default() };
-        let node = Node::start_as(tuning);
+        let node = Node::start_on(tuning, faults::small_disk);
         faults::wrap_plugin(node.dir());
         let cgroup = format!("/cricket-torture-{}", std::process::id());
         let (empty, held) = (Census::take(&node), Holdings::at_rest(node.daemon_pid()));

@@ -19,16 +19,19 @@ pub enum Fault {
     PluginFailsLate,
     /// The network plugin takes its time.
     PluginHangs,
+    /// Nothing more goes onto the disk that cricket's records are on.
+    DiskFull,
 }
 
 impl Fault {
-    const ALL: [Fault; 6] = [
+    const ALL: [Fault; 7] = [
         Fault::ContainerdDies,
         Fault::PluginHangs,
         Fault::ShimDies,
         Fault::PluginFails,
         Fault::ContainerdStalls,
         Fault::PluginFailsLate,
+        Fault::DiskFull,
     ];
 }
 
@@ -89,7 +92,7 @@ fn a_plan_is_always_the_same_and_every_fault_has_its_turn() {
     assert_eq!(acts(1, 3), acts(1, 3));
     assert_ne!(acts(1, 3), acts(2, 3));
     for fault in Fault::ALL {
-        let number = (0..12).find(|n| Round::plan(1, *n).fault == Some(fault)).expect("among the first twelve");
+        let number = (0..14).find(|n| Round::plan(1, *n).fault == Some(fault)).expect("among the first fourteen");
         let acts = acts(1, number);
         let place = |act| acts.iter().position(|(_, a)| *a == act).expect("there");
         assert!(place(Act::Begin(fault)) < place(Act::End(fault)), "{acts:?}");

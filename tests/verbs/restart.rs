@@ -11,6 +11,7 @@ use cricket::sys::{mount, namespace};
 use cricket_proto::records::{self, container_status::Start, sandbox::Phase};
 use cricket_proto::runtime::{ContainerState, ContainerStatus, PodSandboxState, PodSandboxStatus};
 
+use crate::plugin::Mood;
 use crate::requests::{self, namespaces, on_host};
 use crate::world::{call, eventually, World};
 
@@ -459,6 +460,22 @@ fn a_sandbox_whose_namespace_was_not_pinned_yet_is_undone() {
     world.boot();
     assert!(world.sandboxes.list().is_empty());
     assert_eq!(world.cni.last_netns(), "", "plugins are not told of what is no namespace");
+    world.assert_clean(&["a"]);
+}
+
+#[test]
+fn a_sandbox_without_a_record_is_not_shown_although_it_cannot_be_undone_at_once() {
+    let mut world = World::new();
+    let pod = world.pod("a");
+    let file = record_file(&world, &pod);
+    world.shut_down();
+    fs::remove_file(&file).expect("remove the record");
+    world.cni.set("DEL", Some(Mood::Fail));
+    world.boot();
+    assert!(world.sandboxes.list().is_empty());
+    assert!(!world.leftovers().is_empty());
+    world.cni.set("DEL", None);
+    eventually("what is left of it is swept", || world.leftovers().is_empty());
     world.assert_clean(&["a"]);
 }
 

@@ -8,7 +8,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
 out=$PWD/target/vm
 cricket=$(realpath "${CRICKET_BIN:-$PRODUCT}")
-only=${ONLY:-selftest,small,reboot,power-cut}
+only=${ONLY:-selftest,small,reboot,upgrade,power-cut}
 
 fail() {
     echo "vm: $*" >&2
@@ -50,6 +50,7 @@ machine() {
     case $1 in
     small) memory=256 seconds=900 programs=crictl ;;
     reboot) boots=2 seconds=400 programs=crictl ;;
+    upgrade) seconds=600 programs=crictl ;;
     power-cut) cuts=${CUTS:-10} boots=$((cuts + 1)) programs=crictl ;;
     critest-*) memory=2048 seconds=2400 programs="conform critest crictl" ;;
     esac
