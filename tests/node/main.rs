@@ -13,6 +13,9 @@ mod containerd;
 mod cri;
 #[path = "../support/elf.rs"]
 mod elf;
+#[allow(dead_code, reason = "the unit tests use more of it")]
+#[path = "../support/frames.rs"]
+mod frames;
 #[path = "../support/network.rs"]
 mod network;
 #[path = "../support/node.rs"]
