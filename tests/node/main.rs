@@ -33,6 +33,7 @@ mod container;
 mod doctor;
 mod exec;
 mod exits;
+mod forward;
 mod leaks;
 mod logs;
 mod pod;
