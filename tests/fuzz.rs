@@ -36,7 +36,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
 fn keep(target: &str, run: fn(&[u8])) {
     let corpus = corpus(target);
     corpus.iter().for_each(|input| run(input));
-    let rounds = std::env::var("CRICKET_FUZZ_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(5000);
+    let rounds = std::env::var("CRICKET_FUZZ_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(5000u64);
     let seed = &mut 0x9E37_79B9_7F4A_7C15;
     for _ in 0..rounds {
         let mut input = corpus[random(seed, corpus.len())].clone();

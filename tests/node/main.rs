@@ -41,6 +41,7 @@ mod process;
 mod pull;
 mod restart;
 mod security;
+mod sessions;
 mod selftest;
 mod volumes;
 mod shim;
