@@ -154,7 +154,7 @@ impl Command {
         let call = Call::within(END_BUDGET);
         // containerd would kill the first process alone. Where we see no processes of containers, so be it.
         match self.pids.get().map(|(pid, first)| session::kill(*pid, *first)) {
-            // Its end first: to delete what still runs is refused, and every refused call leaves memory in the C core.
+            // Its end first: to delete what still runs is refused, and with refused calls more memory was seen to stay.
             Some(Ok(())) => {
                 if let Err(e) = containerd.wait_task(&call.at_most(DEATH_BUDGET), owner, id).or_gone() {
                     log::debug!("wait for the end of exec {} in container {owner}: {e}", self.id);
