@@ -24,7 +24,7 @@ test: ## every ring of tests, on a containerd of their own; as root, installs wh
 	tools/setup.sh node
 	tools/test.sh
 
-conformance: ## critest on a cricket of its own; CONTAINERD=1.6 or 2, SHIM=runc-v2, PEER=1, FOCUS=regexp; as root
+conformance: ## crictl and critest on a cricket of its own; ONLY=crictl, CONTAINERD=1.6 or 2, SHIM=runc-v2, PEER=1, FOCUS=regexp; as root
 	tools/setup.sh conformance && $(MAKE) build
 	tests/conformance/wire.sh
 	tests/conformance/run.sh

@@ -3,8 +3,18 @@
 use std::fs;
 use std::path::Path;
 
+#[path = "../fuzz/bodies/headers.rs"]
+mod headers;
 #[path = "../fuzz/bodies/shim.rs"]
 mod shim;
+#[path = "../fuzz/bodies/spdy.rs"]
+mod spdy;
+#[path = "../fuzz/bodies/upgrade.rs"]
+mod upgrade;
+#[path = "../fuzz/bodies/websocket.rs"]
+mod websocket;
+#[path = "../fuzz/bodies/wire.rs"]
+mod wire;
 
 /// Small and without state: the same seed, the same numbers.
 fn random(seed: &mut u64, below: usize) -> usize {
@@ -22,12 +32,13 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
     files.into_iter().map(|file| fs::read(file).expect("readable")).collect()
 }
 
-#[test]
-fn what_a_shim_reads() {
-    let corpus = corpus("shim");
-    corpus.iter().for_each(|input| shim::run(input));
+/// The corpus of a target, and so many inputs made from it; CRICKET_FUZZ_ROUNDS for more.
+fn keep(target: &str, run: fn(&[u8])) {
+    let corpus = corpus(target);
+    corpus.iter().for_each(|input| run(input));
+    let rounds = std::env::var("CRICKET_FUZZ_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(5000u64);
     let seed = &mut 0x9E37_79B9_7F4A_7C15;
-    for _ in 0..5000 {
+    for _ in 0..rounds {
         let mut input = corpus[random(seed, corpus.len())].clone();
         for _ in 0..1 + random(seed, 8) {
             let at = random(seed, input.len());
@@ -39,6 +50,31 @@ fn what_a_shim_reads() {
                 _ => input.extend_from_slice(&corpus[random(seed, corpus.len())]),
             }
         }
-        shim::run(&input);
+        run(&input);
     }
+}
+
+#[test]
+fn what_a_shim_reads() {
+    keep("shim", shim::run);
+}
+
+#[test]
+fn frames_of_spdy() {
+    keep("spdy", spdy::run);
+}
+
+#[test]
+fn header_blocks_of_spdy() {
+    keep("headers", headers::run);
+}
+
+#[test]
+fn requests_for_an_upgrade() {
+    keep("upgrade", upgrade::run);
+}
+
+#[test]
+fn frames_of_a_websocket() {
+    keep("websocket", websocket::run);
 }

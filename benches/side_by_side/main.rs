@@ -13,6 +13,9 @@ mod cri;
 #[path = "../../tests/support/elf.rs"]
 mod elf;
 #[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../../tests/support/frames.rs"]
+mod frames;
+#[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../../tests/support/network.rs"]
 mod network;
 #[allow(dead_code, reason = "the tests use more of it")]
@@ -20,6 +23,9 @@ mod network;
 mod node;
 #[path = "../../tests/support/shell.rs"]
 mod shell;
+#[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../../tests/support/stream.rs"]
+mod stream;
 
 mod group;
 mod interrupt;
@@ -35,6 +41,7 @@ mod recovery;
 mod setting;
 mod side;
 mod stopwatch;
+mod streams;
 mod table;
 
 use std::process::ExitCode;
@@ -49,13 +56,14 @@ use table::Table;
 type Experiment = fn(&Setting, &mut Table) -> Result<()>;
 
 /// In the order of the table.
-const EXPERIMENTS: [(&str, Experiment); 6] = [
+const EXPERIMENTS: [(&str, Experiment); 7] = [
     ("pods", pods::measure),
     ("lists", lists::measure),
     ("memory", memory::measure),
     ("polling", polling::measure),
     ("logs", logs::measure),
     ("recovery", recovery::measure),
+    ("streams", streams::measure),
 ];
 
 fn main() -> ExitCode {

@@ -31,6 +31,8 @@ pub struct Setting {
     pub idle: Duration,
     /// `LOG_MIB`: how much a container writes.
     pub log_mib: usize,
+    /// `STREAM_MIB`: how much goes through an exec session or a forwarded port, each way.
+    pub stream_mib: usize,
     /// `CONTAINERD`: `1.6`, which is that of the search path, or `2`, which is in `CONTAINERD_BIN`.
     programs: Option<PathBuf>,
     /// `SHIM`: the key `shim` of cricket's handler; not written if it is not set.
@@ -68,6 +70,7 @@ impl Setting {
             poll: Duration::from_secs(number("POLL_SECONDS", 60)?),
             idle: Duration::from_secs(number("IDLE_SECONDS", 30)?),
             log_mib: number("LOG_MIB", 256)?,
+            stream_mib: number("STREAM_MIB", 256)?,
             programs,
             shim: Some(text("SHIM")).filter(|shim| !shim.is_empty()),
             output: env::var_os("BENCH_OUT").map_or_else(|| top().join("target/bench"), PathBuf::from),

@@ -21,10 +21,15 @@ use crate::sys::{fifo, session};
 const START_BUDGET: Duration = Duration::from_secs(120);
 /// How long the shim may take to open the command's input after it has said that the command runs.
 const READER_BUDGET: Duration = Duration::from_secs(5);
-/// How long a killed command may take to end.
+/// How long a killed command may take to end, before containerd is asked to kill it.
+const DEATH_BUDGET: Duration = Duration::from_secs(5);
+/// How long that and all the rest of its end may take.
 const END_BUDGET: Duration = Duration::from_secs(20);
 /// How long the shim may take to close its streams.
 const DELETE_BUDGET: Duration = Duration::from_secs(10);
+
+/// What its pipes hold: fewer turns for the same bytes. Memory is taken only while bytes wait in them.
+const PIPE_BYTES: i32 = 256 << 10;
 
 /// Which streams a command has besides its output.
 #[derive(Clone, Copy, Debug, Default)]
@@ -105,6 +110,11 @@ impl Command {
         }
         let stdin = fifos.stdin.as_deref().map(|path| fifo::await_reader(path, READER_BUDGET));
         pipes.stdin = stdin.transpose()?.flatten();
+        for pipe in [&pipes.stdin, &pipes.stdout, &pipes.stderr].into_iter().flatten() {
+            if let Err(e) = fifo::resize(pipe, PIPE_BYTES) {
+                log::debug!("enlarge a pipe of exec {}: {e}; its bytes go in smaller pieces", command.id);
+            }
+        }
         Ok((command, pipes))
     }
 
@@ -140,12 +150,20 @@ impl Command {
         if self.deleted.load(Ordering::Acquire) {
             return;
         }
+        let (containerd, owner, id) = (&*self.rt.containerd, self.container.as_str(), Some(self.id.as_str()));
+        let call = Call::within(END_BUDGET);
         // containerd would kill the first process alone. Where we see no processes of containers, so be it.
-        if let Some(Err(e)) = self.pids.get().map(|(pid, first)| session::kill(*pid, *first)) {
-            log::debug!("end exec {} in container {}: {e}", self.id, self.container);
+        match self.pids.get().map(|(pid, first)| session::kill(*pid, *first)) {
+            // Its end first: to delete what still runs is refused, and with refused calls more memory was seen to stay.
+            Some(Ok(())) => {
+                if let Err(e) = containerd.wait_task(&call.at_most(DEATH_BUDGET), owner, id).or_gone() {
+                    log::debug!("wait for the end of exec {} in container {owner}: {e}", self.id);
+                }
+            }
+            Some(Err(e)) => log::debug!("end exec {} in container {owner}: {e}", self.id),
+            None => {}
         }
-        let (containerd, owner) = (&*self.rt.containerd, self.container.as_str());
-        match task::destroy(containerd, &Call::within(END_BUDGET), owner, Some(self.id.as_str())) {
+        match task::destroy(containerd, &call, owner, id) {
             Ok(()) => self.deleted.store(true, Ordering::Release),
             Err(e) => log::warn!("end exec {} in container {owner}: {e}", self.id),
         }

@@ -13,6 +13,10 @@ mod base64;
 pub mod buffer;
 mod exec;
 mod forward;
+#[cfg(test)]
+#[allow(dead_code, reason = "the tests of the other rings use more of it")]
+#[path = "../../tests/support/frames.rs"]
+mod frames;
 pub mod http;
 mod link;
 mod listener;

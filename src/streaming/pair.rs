@@ -246,6 +246,9 @@ impl Pair {
                 link.wire.end(data, &mut link.out);
                 if halves.to {
                     self.state = State::Closed;
+                } else if link.fixed {
+                    // Neither side can end one half of a channel: this is the end of both.
+                    self.end_from_client();
                 }
             }
             Err(e) => {

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Runs critest on a containerd and a cricket of their own, in network and IPC namespaces of their own, and judges the
-# result by the lists in expected/. Variables:
+# Runs crictl's sessions and critest on a containerd and a cricket of their own, in network and IPC namespaces of their own,
+# and judges the result of critest by the lists in expected/. Variables:
 #   CONTAINERD=1.6|2   Debian's containerd, runc and plugins, or 2.x and its runc and plugins, built from Go modules
 #   PEER=1             on containerd's own CRI plugin instead: what the peer reaches on this machine
 #   RUNTIME=name       the runtime handler
 #   SHIM=runc-v2       whose shim: auto (the default), cricket or runc-v2
+#   ONLY=crictl|critest  one of the two
 #   FOCUS=regexp       only these specs; SEED=n the order in which they run
 # Report, log and the daemons' logs are left in target/conformance/<cricket or peer>-<containerd>.
 set -eu -o pipefail
@@ -14,6 +15,11 @@ ring=conformance
 . tests/conformance/node.sh
 inside '' --net --ipc
 start_node
+. tests/conformance/crictl.sh
+if [ "${ONLY:-crictl}" = crictl ]; then
+    crictl_sessions || sessions_failed=1
+    [ -z "${ONLY:-}" ] || exit ${sessions_failed:-0}
+fi
 echo "conformance: $("$bin/critest" -version 2>/dev/null | head -1)"
 
 # critest REPORT EXPRESSION: runs the specs that match, and leaves a report and a log.
@@ -39,3 +45,4 @@ if [ -n "$again" ]; then
     reports+=,$report/again.xml
 fi
 "$bin/conform" verdict "$reports" "${lists[@]}"
+exit ${sessions_failed:-0}

@@ -13,6 +13,9 @@ mod containerd;
 mod cri;
 #[path = "../support/elf.rs"]
 mod elf;
+#[allow(dead_code, reason = "the unit tests use more of it")]
+#[path = "../support/frames.rs"]
+mod frames;
 #[path = "../support/network.rs"]
 mod network;
 #[path = "../support/node.rs"]
@@ -30,6 +33,7 @@ mod container;
 mod doctor;
 mod exec;
 mod exits;
+mod forward;
 mod leaks;
 mod logs;
 mod pod;
@@ -37,6 +41,7 @@ mod process;
 mod pull;
 mod restart;
 mod security;
+mod sessions;
 mod selftest;
 mod volumes;
 mod shim;

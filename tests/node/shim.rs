@@ -7,7 +7,7 @@ use std::process::Command;
 use cricket::shim::NAME;
 use cricket_proto::runtime::{ContainerState, Mount};
 
-use crate::census::{shims, Census};
+use crate::census::{kilobytes, shims, Census};
 use crate::cri::{container, state, Pod, POLITE};
 use crate::node::{until, Node, Tuning};
 
@@ -15,13 +15,6 @@ use crate::node::{until, Node, Tuning};
 const PRIVATE_KB: u64 = 101;
 /// How often a shim is killed.
 const KILLS: usize = 20;
-
-/// A figure of `/proc/<pid>/smaps_rollup`.
-fn kilobytes(pid: u32, name: &str) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("it lives");
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("there");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
 
 fn kill(pid: u32) {
     assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().expect("run kill").success());

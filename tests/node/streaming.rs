@@ -7,17 +7,18 @@ use cricket_proto::methods::runtime_service as rpc;
 use cricket_proto::runtime::{AttachRequest, ContainerState, ExecRequest, NamespaceMode, PortForwardRequest};
 use serde_json::{json, Value};
 
-use crate::census::{self, Holdings};
+use crate::census;
 use crate::cri::{container, namespaces, pod_config, state, Cri, Pod, POLITE};
+use crate::frames::{GOAWAY, PING, RST_STREAM};
 use crate::node::{until, Node, BUSYBOX};
-use crate::stream::{request, spdy, websocket, Client, Frame, GOAWAY, PING, RST_STREAM};
+use crate::stream::{request, spdy, websocket, Client, Frame};
 
-const V4: &str = "v4.channel.k8s.io";
+pub const V4: &str = "v4.channel.k8s.io";
 /// What goes through a command bit by bit.
 const MUCH: usize = 64 << 20;
 
 /// The request for a shell script with these streams.
-fn request_for(id: &str, script: &str, streams: &[&str]) -> ExecRequest {
+pub fn request_for(id: &str, script: &str, streams: &[&str]) -> ExecRequest {
     ExecRequest {
         container_id: id.into(),
         cmd: [BUSYBOX, "sh", "-c", script].map(str::to_owned).to_vec(),
@@ -29,7 +30,7 @@ fn request_for(id: &str, script: &str, streams: &[&str]) -> ExecRequest {
     }
 }
 
-fn url(cri: &Cri, request: &ExecRequest) -> Result<String> {
+pub fn url(cri: &Cri, request: &ExecRequest) -> Result<String> {
     Ok(cri.call(&rpc::EXEC, request)?.url)
 }
 
@@ -41,16 +42,16 @@ fn exec(node: &Node, id: &str, script: &str, streams: &[&str]) -> Client {
     client
 }
 
-fn status(bytes: &[u8]) -> Value {
+pub fn status(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(bytes)))
 }
 
-fn code(bytes: &[u8]) -> Value {
+pub fn code(bytes: &[u8]) -> Value {
     status(bytes)["details"]["causes"][0]["message"].clone()
 }
 
 /// Bytes that differ from place to place.
-fn pattern(length: usize) -> Vec<u8> {
+pub fn pattern(length: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1du64;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
@@ -304,50 +305,14 @@ fn frames_that_break_the_protocol_end_the_session_and_nothing_else() {
     pod.remove();
 }
 
-#[test]
-fn many_sessions_leave_nothing() {
-    let node = Node::start();
-    let pod = Pod::run(&node, "many-streams");
-    let id = pod.start(container("c", POLITE));
-    let once = |n: usize| {
-        let script = format!("cat; exit {}", n % 7);
-        let mut client = exec(&node, &id, &script, &["stdin", "stdout"]);
-        client.data(3, true, b"ping");
-        let [error, _, out, ..] = client.rest();
-        assert_eq!(out, b"ping");
-        assert_eq!(status(&error)["status"], if n % 7 == 0 { "Success" } else { "Failure" });
-    };
-    (0..10).for_each(once);
-    let held = || Holdings::at_rest(node.daemon_pid());
-    let (before, held_before) = (census::Census::take(&node), held());
-    let scripts: Vec<Client> = (0..100).map(|_| exec(&node, &id, "read x; echo $x", &["stdin", "stdout"])).collect();
-    for mut client in scripts {
-        client.data(3, false, b"all\n");
-        assert_eq!(client.rest()[2], b"all\n");
-    }
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| (0..50).for_each(once));
-        }
-    });
-    until("threads and files are as before", || {
-        let now = held();
-        now.named() == held_before.named() && now.files.len() == held_before.files.len()
-    });
-    let now = held();
-    println!("resident before {} KiB, after {} KiB", held_before.rss_bytes >> 10, now.rss_bytes >> 10);
-    assert_eq!(census::Census::take(&node).new_since(&before), Vec::<String>::new());
-    pod.remove();
-}
-
 /// A port-forward client whose `n`th connection is made of streams 4n+1 (error) and 4n+3 (data).
-fn forward(node: &Node, pod: &str) -> Client {
+pub fn forward(node: &Node, pod: &str) -> Client {
     let request = PortForwardRequest { pod_sandbox_id: pod.into(), ..Default::default() };
     let url = node.cri.call(&rpc::PORT_FORWARD, &request).expect("PortForward").url;
     spdy(&url, "portforward.k8s.io").upgraded()
 }
 
-fn pair(client: &mut Client, n: u32, port: u16) {
+pub fn pair(client: &mut Client, n: u32, port: u16) {
     let (port, number) = (port.to_string(), n.to_string());
     for (id, kind) in [(4 * n + 1, "error"), (4 * n + 3, "data")] {
         client.open(id, &[("streamtype", kind), ("port", &port), ("requestid", &number)]);

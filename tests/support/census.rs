@@ -61,6 +61,13 @@ pub fn shims(node: &Node) -> Vec<(u32, String)> {
     processes().into_iter().filter(|(_, command)| reports_here(command)).collect()
 }
 
+/// A figure of `/proc/<pid>/smaps_rollup`, in kB.
+pub fn kilobytes(pid: u32, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("it lives");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("there");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
 /// Every process with its command line.
 pub fn processes() -> Vec<(u32, String)> {
     let command = |pid: &u32| {

@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use crate::frames;
+
 /// Only a failing test waits so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -21,12 +23,6 @@ pub enum Frame {
     Data { id: u32, last: bool, bytes: Vec<u8> },
     Control { kind: u16, body: Vec<u8> },
 }
-
-/// Numbers of control frames.
-pub const SYN_STREAM: u16 = 1;
-pub const RST_STREAM: u16 = 3;
-pub const PING: u16 = 6;
-pub const GOAWAY: u16 = 7;
 
 /// Sends a request of its own to the server of `url`; `lines` come after the request line and Host.
 pub fn request(url: &str, method: &str, lines: &str) -> Client {
@@ -81,32 +77,13 @@ impl Client {
     }
 
     pub fn control(&mut self, kind: u16, flags: u8, body: &[u8]) {
-        let mut frame = vec![0x80, 3];
-        frame.extend(kind.to_be_bytes());
-        frame.push(flags);
-        frame.extend(&(body.len() as u32).to_be_bytes()[1..]);
-        frame.extend(body);
-        self.send(&frame);
+        self.send(&frames::control(kind, flags, body));
     }
 
-    /// SYN_STREAM with these headers, in a zlib stream of stored blocks.
+    /// SYN_STREAM with these headers.
     pub fn open(&mut self, id: u32, headers: &[(&str, &str)]) {
-        let mut plain = (headers.len() as u32).to_be_bytes().to_vec();
-        for text in headers.iter().flat_map(|(name, value)| [name, value]) {
-            plain.extend((text.len() as u32).to_be_bytes());
-            plain.extend(text.bytes());
-        }
-        let mut body = [id.to_be_bytes(), [0; 4]].concat();
-        body.extend([0, 0]);
-        if !std::mem::replace(&mut self.begun, true) {
-            body.extend([0x78, 0xbb, 0xe3, 0xc6, 0xa7, 0xc2]);
-        }
-        let length = (plain.len() as u16).to_le_bytes();
-        body.push(0);
-        body.extend(length);
-        body.extend(length.map(|b| !b));
-        body.extend(plain);
-        self.control(SYN_STREAM, 0, &body);
+        let first = !std::mem::replace(&mut self.begun, true);
+        self.send(&frames::syn_stream(first, id, 0, headers));
     }
 
     /// The streams of a remote command: error 1, and of the rest the wanted ones, in order 3, 5, …
@@ -118,11 +95,7 @@ impl Client {
     }
 
     pub fn data(&mut self, id: u32, last: bool, bytes: &[u8]) {
-        let mut frame = id.to_be_bytes().to_vec();
-        frame.push(u8::from(last));
-        frame.extend(&(bytes.len() as u32).to_be_bytes()[1..]);
-        frame.extend(bytes);
-        self.send(&frame);
+        self.send(&frames::data(id, if last { frames::FIN } else { 0 }, bytes));
     }
 
     /// The next frame; `None` at the connection's end.
@@ -160,24 +133,9 @@ impl Client {
         all
     }
 
-    /// A masked message of one frame.
+    /// A binary message of one frame.
     pub fn message(&mut self, payload: &[u8]) {
-        let mask = [1, 2, 3, 4];
-        let mut frame = vec![0x82];
-        match payload.len() {
-            n @ 0..=125 => frame.push(0x80 | n as u8),
-            n @ 126..=0xffff => {
-                frame.push(0x80 | 126);
-                frame.extend((n as u16).to_be_bytes());
-            }
-            n => {
-                frame.push(0x80 | 127);
-                frame.extend((n as u64).to_be_bytes());
-            }
-        }
-        frame.extend(mask);
-        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(b, m)| b ^ m));
-        self.send(&frame);
+        self.send(&frames::websocket(0x82, payload));
     }
 
     /// The next message of a WebSocket: opcode and payload.

@@ -22,22 +22,27 @@ const WITH_DICTIONARY: u8 = 0x20;
 
 /// Reads the header blocks of one direction.
 pub struct Reader {
-    inflate: Box<DecompressorOxide>,
-    /// The ring of the last bytes, at first the dictionary.
-    window: Box<[u8]>,
+    memory: Box<Memory>,
     at: usize,
     /// The zlib header before the first block, as far as it is here.
     preface: Vec<u8>,
     begun: bool,
 }
 
+/// What a stream needs. In one piece: the C library gives pages of their own back, and smaller blocks never.
+struct Memory {
+    inflate: DecompressorOxide,
+    /// The ring of the last bytes, at first the dictionary.
+    window: [u8; WINDOW],
+}
+
 impl Reader {
     /// Before the first block.
     pub fn new() -> Reader {
         let dictionary = dictionary();
-        let mut window = vec![0; WINDOW].into_boxed_slice();
-        window[..dictionary.len()].copy_from_slice(&dictionary);
-        Reader { inflate: Box::default(), window, at: dictionary.len(), preface: Vec::new(), begun: false }
+        let mut memory = Box::new(Memory { inflate: DecompressorOxide::default(), window: [0; WINDOW] });
+        memory.window[..dictionary.len()].copy_from_slice(&dictionary);
+        Reader { memory, at: dictionary.len(), preface: Vec::new(), begun: false }
     }
 
     /// The names, in lower case, and values of the next block. All blocks must be read, also those nobody wants: each
@@ -58,17 +63,12 @@ impl Reader {
 
     fn inflate(&mut self, mut input: &[u8]) -> Result<Vec<u8>> {
         let mut plain = Vec::new();
+        let Memory { inflate, window } = &mut *self.memory;
         loop {
             let most = MAX_BLOCK + 1 - plain.len();
-            let (status, read, written) = decompress_with_limit(
-                &mut self.inflate,
-                input,
-                &mut self.window,
-                self.at,
-                most,
-                TINFL_FLAG_HAS_MORE_INPUT,
-            );
-            plain.extend_from_slice(&self.window[self.at..self.at + written]);
+            let (status, read, written) =
+                decompress_with_limit(inflate, input, window, self.at, most, TINFL_FLAG_HAS_MORE_INPUT);
+            plain.extend_from_slice(&window[self.at..self.at + written]);
             self.at = (self.at + written) % WINDOW;
             input = &input[read..];
             if plain.len() > MAX_BLOCK {
@@ -164,36 +164,9 @@ impl Writer {
 }
 
 #[cfg(test)]
-pub(crate) mod testing {
-    use super::*;
-
-    /// The zlib header and dictionary id that come before the first block.
-    pub(crate) fn preface() -> Vec<u8> {
-        [&ZLIB_HEADER[..], &ADLER32.to_be_bytes()].concat()
-    }
-
-    /// Stored blocks with these bytes.
-    pub(crate) fn stored(plain: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(plain.len()).unwrap().to_le_bytes();
-        let complement = length.map(|b| !b);
-        [&[0][..], &length, &complement, plain].concat()
-    }
-
-    /// The bytes of a block with these headers.
-    pub(crate) fn plain(headers: &[(&str, &str)]) -> Vec<u8> {
-        let mut plain = (headers.len() as u32).to_be_bytes().to_vec();
-        for text in headers.iter().flat_map(|(name, value)| [name, value]) {
-            plain.extend((text.len() as u32).to_be_bytes());
-            plain.extend(text.bytes());
-        }
-        plain
-    }
-}
-
-#[cfg(test)]
 mod tests {
-    use super::testing::{plain, preface, stored};
     use super::*;
+    use crate::streaming::frames::{headers_of as plain, stored, PREFACE};
 
     /// What zlib makes of `{"streamtype": "stdin"}`, flushed, and then of `{"streamtype": "stdout"}`, with the
     /// dictionary.
@@ -225,7 +198,7 @@ mod tests {
         let long = "v".repeat(10_000);
         for n in 0..20 {
             let block = stored(&plain(&[("Name", &long), ("n", &n.to_string())]));
-            let block = if n == 0 { [preface(), block].concat() } else { block };
+            let block = if n == 0 { [&PREFACE, &*block].concat() } else { block };
             assert_eq!(reader.read(&block).unwrap()[1], ("n".into(), n.to_string()));
         }
     }
@@ -235,14 +208,14 @@ mod tests {
         // A stored kilobyte, then as many copies of it as the format can say in 60 bytes, would be the real thing; a
         // stored block above the limit takes the same way.
         let mut reader = Reader::new();
-        let e = reader.read(&[preface(), stored(&vec![0; MAX_BLOCK + 1])].concat()).unwrap_err();
+        let e = reader.read(&[&PREFACE, &*stored(&vec![0; MAX_BLOCK + 1])].concat()).unwrap_err();
         assert!(e.message().contains("too long"), "{e}");
         assert!(Reader::new().read(include_bytes!("../../../tests/data/spdy-bomb.bin")).is_err());
     }
 
     #[test]
     fn what_is_no_header_block_is_refused() {
-        let first = |block: Vec<u8>| Reader::new().read(&[preface(), block].concat()).map_err(|e| e.to_string());
+        let first = |block: Vec<u8>| Reader::new().read(&[&PREFACE, &*block].concat()).map_err(|e| e.to_string());
         let mut lying = plain(&[("a", "b")]);
         lying[3] = 2;
         for (block, why) in [

@@ -1,10 +1,10 @@
 //! What SPDY does with frames of a client, byte by byte.
 
-use super::headers::testing::{plain, preface, stored};
 use super::*;
+use crate::streaming::frames;
 use crate::streaming::wire::send;
 
-/// The client's side: writes frames, in one zlib stream.
+/// What a client says, frame by frame.
 struct Peer {
     begun: bool,
     bytes: Vec<u8>,
@@ -15,26 +15,22 @@ impl Peer {
         Peer { begun: false, bytes: Vec::new() }
     }
 
+    fn says(mut self, frame: &[u8]) -> Peer {
+        self.bytes.extend(frame);
+        self
+    }
+
     fn syn(mut self, id: u32, flags: u8, headers: &[(&str, &str)]) -> Peer {
-        let mut block = if self.begun { Vec::new() } else { preface() };
-        self.begun = true;
-        block.extend(stored(&plain(headers)));
-        self.bytes.extend(Head::Control(kind::SYN_STREAM, flags, 10 + block.len()).write());
-        self.bytes.extend([id.to_be_bytes(), [0; 4]].concat());
-        self.bytes.extend([0, 0]);
-        self.bytes.extend(block);
-        self
+        let first = !std::mem::replace(&mut self.begun, true);
+        self.says(&frames::syn_stream(first, id, flags, headers))
     }
 
-    fn data(mut self, id: u32, flags: u8, bytes: &[u8]) -> Peer {
-        self.bytes.extend(Head::Data(id, flags, bytes.len()).write());
-        self.bytes.extend(bytes);
-        self
+    fn data(self, id: u32, flags: u8, bytes: &[u8]) -> Peer {
+        self.says(&frames::data(id, flags, bytes))
     }
 
-    fn control<const N: usize>(mut self, which: u16, body: [u32; N]) -> Peer {
-        self.bytes.extend(numbers(which, body));
-        self
+    fn control<const N: usize>(self, which: u16, body: [u32; N]) -> Peer {
+        self.says(&frames::numbers(which, body))
     }
 }
 

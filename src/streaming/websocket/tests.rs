@@ -1,28 +1,11 @@
 //! What a WebSocket does with frames of a client, byte by byte.
 
 use super::*;
+use crate::streaming::frames::websocket as frame;
 use crate::streaming::wire::send;
 
+/// Any will do.
 const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
-
-/// A client's frame.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first];
-    match payload.len() {
-        n @ 0..=125 => frame.push(0x80 | n as u8),
-        n @ 126..=0xffff => {
-            frame.push(0x80 | 126);
-            frame.extend((n as u16).to_be_bytes());
-        }
-        n => {
-            frame.push(0x80 | 127);
-            frame.extend((n as u64).to_be_bytes());
-        }
-    }
-    frame.extend(MASK);
-    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(b, m)| b ^ m));
-    frame
-}
 
 struct Side {
     ws: WebSocket,

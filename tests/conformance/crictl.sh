@@ -1,0 +1,109 @@
+# crictl's sessions with the node of run.sh, which sources this: exec, attach and port-forward over SPDY and over WebSocket,
+# as a person at a node types them. A line for each, and a count at the end. Only for a test: pods have no log directory
+# but $dir.
+passed=0 failed=0 skipped=0
+
+crictl() {
+    "$bin/crictl" --config "$dir/crictl.yaml" "$@"
+}
+
+pass() {
+    passed=$((passed + 1))
+    echo "crictl: pass  $1"
+}
+
+# miss WHAT WHY: it is not as it should be.
+miss() {
+    failed=$((failed + 1))
+    printf 'crictl: FAIL  %s\n%s\n' "$1" "$2" | sed '2,$s/^/    /'
+}
+
+# expect WHAT PATTERN STATUS COMMAND...: the command, fed from our stdin, ends with this status and all that it says matches.
+expect() {
+    local what=$1 pattern=$2 wanted=$3 said status=0
+    shift 3
+    said=$(timeout 60 "$@" 2>&1) || status=$?
+    if [ $status = "$wanted" ] && [[ $said =~ $pattern ]]; then
+        pass "$what"
+    else
+        miss "$what" "status $status, not $wanted, or not $pattern: $said"
+    fi
+}
+
+# create NAME STDIN SCRIPT: a running container of the pod; prints its id.
+create() {
+    cat >"$dir/$1.json" <<JSON
+{"metadata": {"name": "$1"}, "image": {"image": "$image"}, "log_path": "$1.log", "stdin": $2, "linux": {},
+ "command": ["sh", "-c", "$3"]}
+JSON
+    id=$(crictl create "$pod" "$dir/$1.json" "$dir/pod.json")
+    crictl start "$id" >/dev/null
+    echo "$id"
+}
+
+# forward TRANSPORT PORT: a port of this machine, forwarded to the pod, answers twice at the same time.
+forward() {
+    local log=$report/crictl-forward-$1.log answers
+    "$bin/crictl" --config "$dir/crictl.yaml" port-forward --transport "$1" "$pod" "$2:80" >"$log" 2>&1 &
+    local forwarder=$!
+    for ((i = 0; i < 100; i++)); do
+        grep -q 'Forwarding from' "$log" && break
+        sleep 0.1
+    done
+    answers=$(for n in 1 2; do get "$2" & done; wait $(jobs -p | grep -vx $forwarder))
+    kill $forwarder 2>/dev/null || true
+    wait $forwarder 2>/dev/null || true
+    if [ "$(grep -c 'HTTP/1.. 200' <<<"$answers")" = 2 ]; then
+        pass "port-forward over $1: two requests at once"
+    else
+        miss "port-forward over $1: two requests at once" "$answers$(cat "$log")"
+    fi
+}
+
+get() {
+    (
+        exec 3<>"/dev/tcp/127.0.0.1/$1"
+        printf 'GET /index.html HTTP/1.0\r\n\r\n' >&3
+        timeout 20 cat <&3
+    ) 2>&1
+}
+
+sessions() {
+    local transport=$1 port=$2 id
+    local exec=("$bin/crictl" --config "$dir/crictl.yaml" exec --transport "$transport")
+    expect "exec over $transport: output" '^hello$' 0 "${exec[@]}" "$main" echo hello </dev/null
+    expect "exec over $transport: errors and an exit code" 'oops.*exit code 7' 1 \
+        "${exec[@]}" "$main" sh -c 'echo oops >&2; exit 7' </dev/null
+    expect "exec -i over $transport: input and its end" '^ *3$' 0 "${exec[@]}" -i "$main" wc -l <<<$'a\nb\nc'
+    expect "exec -i over $transport: 8 MiB there and back" "^$(sha256sum <"$dir/bytes")$" 0 \
+        sh -c '"$0" "$@" <"$BYTES" | sha256sum' "${exec[@]}" -i "$main" cat
+    if command -v script >/dev/null; then
+        expect "exec -it over $transport: a terminal" '/dev/pts/' 0 \
+            script -qec "$(printf '%q ' "${exec[@]}" -it "$main" tty)" /dev/null </dev/null
+    else
+        skipped=$((skipped + 1))
+        echo "crictl: skip  exec -it over $transport: this machine has no \`script\` to give it a terminal"
+    fi
+    id=$(create "attach-$transport" true 'while read x; do echo got $x; [ $x = end ] && exit; done')
+    expect "attach -i over $transport: input, output and the container's end" 'got one.*got end' 0 \
+        "$bin/crictl" --config "$dir/crictl.yaml" attach --transport "$transport" -i "$id" \
+        < <(sleep 1; printf 'one\n'; sleep 1; printf 'end\n')
+    forward "$transport" "$port"
+}
+
+crictl_sessions() {
+    image=registry.k8s.io/e2e-test-images/busybox:1.29-2
+    export BYTES=$dir/bytes
+    head -c 8388608 /dev/urandom >"$BYTES"
+    cat >"$dir/pod.json" <<JSON
+{"metadata": {"name": "crictl", "namespace": "default", "uid": "crictl"}, "log_directory": "$dir", "linux": {}}
+JSON
+    crictl pull "$image" >/dev/null
+    pod=$(crictl runp ${RUNTIME:+--runtime "$RUNTIME"} "$dir/pod.json")
+    main=$(create main false 'mkdir -p /tmp/www; echo here >/tmp/www/index.html; httpd -p 80 -h /tmp/www; while :; do sleep 1000; done')
+    sessions spdy 18080
+    sessions websocket 18081
+    crictl rmp --force "$pod" >/dev/null
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ $failed = 0 ]
+}
