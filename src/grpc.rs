@@ -19,6 +19,9 @@ pub const MESSAGE_BYTES: i32 = 16 << 20;
 const FIRST_RECONNECT: Duration = Duration::from_millis(100);
 const LAST_RECONNECT: Duration = Duration::from_millis(500);
 
+/// How long a peer may take to answer a new connection, in milliseconds: on a small node that is busy, more than is thought.
+const CONNECT_MS: i32 = 10_000;
+
 thread_local! {
     /// This is the thread that moves bytes.
     static MOVES_BYTES: Cell<bool> = const { Cell::new(false) };
@@ -54,8 +57,8 @@ impl Peer {
             .max_send_message_len(MESSAGE_BYTES)
             .initial_reconnect_backoff(FIRST_RECONNECT)
             .max_reconnect_backoff(LAST_RECONNECT)
-            // grpcio has no builder method for this one, and its default of a second overrides the two above.
-            .raw_cfg_int(c"grpc.min_reconnect_backoff_ms".to_owned(), 100)
+            // Not a pause, whatever its name: how long one try may take. grpcio has no builder method for it.
+            .raw_cfg_int(c"grpc.min_reconnect_backoff_ms".to_owned(), CONNECT_MS)
             .primary_user_agent("cricket")
             .connect(&target);
         Ok(Peer { rpc: grpcio::Client::new(channel), name: format!("{name} at {address}") })

@@ -3,6 +3,11 @@
 . /vm/node.sh
 restarts=12
 
+# A kubelet's patience: under emulation a start takes its time.
+crictl() {
+    command crictl --timeout 120s "$@"
+}
+
 # again COMMAND...: until it succeeds, as a kubelet does.
 again() {
     for ((try = 0; try < 240; try++)); do
