@@ -128,6 +128,7 @@ impl Shared {
         rt.set_connected(true);
         rt.set_ready();
         if first {
+            sys::malloc::give_back();
             if let Err(e) = sys::resident::give_back_program() {
                 log::debug!("give back what only the start needed: {e}");
             }

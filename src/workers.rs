@@ -224,7 +224,12 @@ impl Shared {
             let kept = if inner.closed { 0 } else { self.kept };
             if inner.threads > inner.in_flight.max(kept) {
                 inner.threads -= 1;
+                let last = inner.threads == 0;
+                drop(inner);
                 self.ended.notify_all();
+                if last {
+                    sys::malloc::give_back();
+                }
                 return None;
             }
             inner = self.work.wait(inner);

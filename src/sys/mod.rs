@@ -15,6 +15,8 @@ pub mod inotify;
 mod inside;
 pub mod layer;
 pub mod lock_file;
+#[cfg(not(cricket_shim))]
+pub mod malloc;
 pub mod mount;
 pub mod namespace;
 pub mod net;

@@ -29,7 +29,7 @@ pub struct Reader {
     begun: bool,
 }
 
-/// What a stream needs. In one piece: the C library gives pages of their own back, and smaller blocks never.
+/// What a stream needs, in one piece.
 struct Memory {
     inflate: DecompressorOxide,
     /// The ring of the last bytes, at first the dictionary.
