@@ -60,7 +60,10 @@ fn sweep(rt: &Runtime, call: &Call) -> Result<()> {
 }
 
 /// What it does on disk, and nothing of it in containerd once it has ended.
-fn settle(rt: &Runtime, call: &Call, id: &str) -> Result<()> {
+///
+/// # Errors
+/// If it cannot be written down, and then its task stays; or if that does not go.
+pub fn settle(rt: &Runtime, call: &Call, id: &str) -> Result<()> {
     // Removed meanwhile, and its task with it.
     let Some(container) = rt.containers.exact(id) else { return Ok(()) };
     let state = container.state();

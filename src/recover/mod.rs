@@ -315,8 +315,8 @@ pub fn reconcile(rt: &Runtime, call: &Call) -> Result<()> {
     for task in &tasks {
         let ended = |c: &Arc<Container>| matches!(c.state(), ContainerState::Exited(_));
         if rt.containers.exact(&task.id).as_ref().is_some_and(ended) {
-            // containerd was away when it was to go.
-            if let Err(e) = container::destroy(&*rt.containerd, &call.at_most(UNDO_BUDGET), &task.id, None) {
+            // containerd was away when it was to go, or the disk was full: then the task is all that knows of the end.
+            if let Err(e) = errands::settle(rt, &call.at_most(UNDO_BUDGET), &task.id) {
                 log::warn!("task of container {}, which has ended (it is tried again): {e}", task.id);
                 rt.later.add(Errand::Settle(task.id.clone()));
             }

@@ -11,7 +11,7 @@ use cricket::sys::mount;
 use cricket_proto::runtime::{ContainerState, PodSandboxState};
 
 use crate::requests;
-use crate::world::{assert_refused, call, World};
+use crate::world::{assert_refused, call, eventually, World};
 
 /// Mounts a tmpfs.
 fn tmpfs(at: &Path, options: &str) {
@@ -100,6 +100,35 @@ fn pods_can_be_stopped_on_a_full_disk() {
     world.restart();
     assert_eq!(world.sandboxes.list().len(), 1);
     assert_eq!(world.state(&other), ContainerState::CONTAINER_EXITED, "though its code could not be written");
+}
+
+#[test]
+fn what_cannot_be_written_on_a_full_disk_is_not_forgotten_by_restarts() {
+    let mut world = World::new();
+    let root = world.dir.path().join("root");
+    world.shut_down();
+    tmpfs(&root, "size=256k");
+    world.boot();
+    let (pod, id) = world.running("a");
+    let other = world.container(&pod, "b");
+    fill(&root);
+    // Neither started nor failed, whoever looks.
+    assert_refused(world.start(&other), Kind::ResourceExhausted, &["No space left on device"]);
+    assert_eq!(world.state(&other), ContainerState::CONTAINER_CREATED);
+    world.exit(&id, 3);
+    let status = world.status(&id);
+    for _ in 0..2 {
+        world.restart();
+        world.await_exit(&id);
+        assert_eq!(world.status(&id), status);
+        assert_eq!(world.state(&other), ContainerState::CONTAINER_CREATED);
+    }
+    fs::remove_file(root.join("ballast")).expect("make room");
+    eventually("it is written down, and its task goes", || !world.leftovers().contains(&format!("task:{id}")));
+    world.restart();
+    assert_eq!(world.status(&id), status);
+    world.start(&other).expect("there is room");
+    world.remove_pod(&pod).expect("remove");
 }
 
 #[test]
