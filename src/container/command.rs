@@ -14,6 +14,7 @@ use crate::containerd::{Exit, NewExec};
 use crate::error::{Context, Idempotent, Result};
 use crate::ids::ContainerId;
 use crate::runtime::Runtime;
+use crate::stdio;
 use crate::store::Container;
 use crate::sys::{fifo, session};
 
@@ -27,9 +28,6 @@ const DEATH_BUDGET: Duration = Duration::from_secs(5);
 const END_BUDGET: Duration = Duration::from_secs(20);
 /// How long the shim may take to close its streams.
 const DELETE_BUDGET: Duration = Duration::from_secs(10);
-
-/// What its pipes hold: fewer turns for the same bytes. Memory is taken only while bytes wait in them.
-const PIPE_BYTES: i32 = 256 << 10;
 
 /// Which streams a command has besides its output.
 #[derive(Clone, Copy, Debug, Default)]
@@ -110,10 +108,9 @@ impl Command {
         }
         let stdin = fifos.stdin.as_deref().map(|path| fifo::await_reader(path, READER_BUDGET));
         pipes.stdin = stdin.transpose()?.flatten();
+        // Fewer turns for the same bytes.
         for pipe in [&pipes.stdin, &pipes.stdout, &pipes.stderr].into_iter().flatten() {
-            if let Err(e) = fifo::resize(pipe, PIPE_BYTES) {
-                log::debug!("enlarge a pipe of exec {}: {e}; its bytes go in smaller pieces", command.id);
-            }
+            stdio::enlarge_pipe(pipe, format_args!("of exec {}", command.id));
         }
         Ok((command, pipes))
     }
@@ -154,7 +151,7 @@ impl Command {
         let call = Call::within(END_BUDGET);
         // containerd would kill the first process alone. Where we see no processes of containers, so be it.
         match self.pids.get().map(|(pid, first)| session::kill(*pid, *first)) {
-            // Its end first: to delete what still runs is refused, and with refused calls more memory was seen to stay.
+            // Its end first: to delete what still runs is refused.
             Some(Ok(())) => {
                 if let Err(e) = containerd.wait_task(&call.at_most(DEATH_BUDGET), owner, id).or_gone() {
                     log::debug!("wait for the end of exec {} in container {owner}: {e}", self.id);

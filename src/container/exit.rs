@@ -54,28 +54,31 @@ fn end_with(rt: &Runtime, settling: Settling<'_>, ended: Ended) {
     rt.tell(ContainerEventType::CONTAINER_STOPPED_EVENT, container.id.as_str(), &container.sandbox_id);
 }
 
-/// Writes down what a container does: its end for good, the rest for our own restart only, since a power cut ends it
-/// anyway.
+/// Writes down how a container ended, for good.
 ///
 /// # Errors
 /// `ResourceExhausted` on a full disk, or whatever else is in the way.
-pub fn write_down(rt: &Runtime, id: &ContainerId, state: &ContainerState) -> Result<()> {
-    let durability = match state {
-        ContainerState::Exited(_) => Durability::Disk,
-        _ => Durability::Memory,
-    };
-    let written = record::write(&rt.layout.container_status(id), &state.record(), durability);
-    written.map_err(|e| e.context(format_args!("write down what container {id} does")))
+pub fn write_end(rt: &Runtime, id: &ContainerId, ended: &Ended) -> Result<()> {
+    let record = ContainerState::Exited(ended.clone()).record();
+    let written = record::write(&rt.layout.container_status(id), &record, Durability::Disk);
+    written.map_err(|e| e.context(format_args!("write down how container {id} ended")))
 }
 
-/// The same, and if it cannot be done now it is done later.
-pub fn write_down_or_later(rt: &Runtime, id: &ContainerId, state: &ContainerState) -> bool {
-    let written = write_down(rt, id, state);
+/// The same; if it cannot be done now it is done later, and its task must stay until then. Whether it is done.
+pub fn record_end(rt: &Runtime, id: &ContainerId, ended: &Ended) -> bool {
+    let written = write_end(rt, id, ended);
     if let Err(e) = &written {
         log::error!("a restart of cricket would not know (it is tried again): {e}");
         rt.later.add(Errand::Settle(id.to_string()));
     }
     written.is_ok()
+}
+
+/// Writes down that a container runs. For our own restart only: a power cut ends it anyway.
+pub fn record_running(rt: &Runtime, id: &ContainerId, state: &ContainerState) {
+    if let Err(e) = record::write(&rt.layout.container_status(id), &state.record(), Durability::Memory) {
+        log::warn!("container {id} runs, but its start cannot be recorded: {e}");
+    }
 }
 
 /// How a container ended: as an earlier daemon wrote it down, since somebody may have seen that, or as `now` has it, which is
@@ -91,7 +94,7 @@ fn recorded(rt: &Runtime, container: &Container, now: impl FnOnce() -> Ended) ->
         Err(e) => log::warn!("the end of container {id} is written down anew: {e}"),
     }
     let ended = now();
-    let written = write_down_or_later(rt, id, &ContainerState::Exited(ended.clone()));
+    let written = record_end(rt, id, &ended);
     (ended, written)
 }
 

@@ -11,6 +11,7 @@ use crate::container::streams::attach;
 use crate::container::{exit, quiet, task};
 use crate::containerd::{Mount, NewTask, SnapshotRef};
 use crate::error::{Context, Error, Result};
+use crate::ids::ContainerId;
 use crate::runtime::Runtime;
 use crate::store::container::{Ended, Starting};
 use crate::store::later::Errand;
@@ -31,7 +32,7 @@ pub fn start(rt: &Runtime, call: &Call, request: StartContainerRequest) -> Resul
     let joined = sandbox.join()?;
     match launch(rt, call, &container) {
         Ok((pid, started_at)) => {
-            exit::write_down_or_later(rt, &container.id, &ContainerState::Running { pid, started_at });
+            exit::record_running(rt, &container.id, &ContainerState::Running { pid, started_at });
             let early = starting.running(pid, started_at);
             rt.tell(ContainerEventType::CONTAINER_STARTED_EVENT, container.id.as_str(), &container.sandbox_id);
             if let Some(early) = early {
@@ -50,7 +51,7 @@ fn failed(rt: &Runtime, container: &Container, starting: Starting<'_>, e: Error)
     let e = e.context(format_args!("start container {}", container.id));
     let ended = Ended::start_error(clock::now(), e.to_string());
     // Before the undo, which kills: the next daemon must not take that for the end of one that had run.
-    let written = exit::write_down(rt, &container.id, &ContainerState::Exited(ended.clone()));
+    let written = exit::write_end(rt, &container.id, &ended);
     let undone = task::destroy(&*rt.containerd, &Call::undo(), container.id.as_str(), None);
     rt.hub.close(container.id.as_str());
     match written {
@@ -90,7 +91,7 @@ fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<(u32, i64)
         options: record.runtime_options,
     };
     call.check()?;
-    mark(rt, container, Start::CREATING, 0)?;
+    mark(rt, &container.id, Start::CREATING, 0)?;
     if container.was_cut_short() {
         quiet::await_quiet(rt, call, &container.id)?;
     }
@@ -101,16 +102,16 @@ fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<(u32, i64)
     call.check()?;
     // Before the start: a short process has ended before containerd answers, and not before it started.
     let started_at = clock::now();
-    mark(rt, container, Start::STARTING, started_at)?;
+    mark(rt, &container.id, Start::STARTING, started_at)?;
     rt.containerd.start_task(call, id, None).context("start task")?;
     Ok((pid, started_at))
 }
 
 /// Writes down how far a start has come, before that step: if we are killed meanwhile, containerd is at work on it yet when
 /// the next daemon looks, and takes back a task that was not made to the end.
-fn mark(rt: &Runtime, container: &Container, start: Start, started_at: i64) -> Result<()> {
+pub fn mark(rt: &Runtime, id: &ContainerId, start: Start, started_at: i64) -> Result<()> {
     let record = ContainerStatus { start: start.into(), started_at, ..Default::default() };
-    record::write(&rt.layout.container_status(&container.id), &record, Durability::Memory)
+    record::write(&rt.layout.container_status(id), &record, Durability::Memory)
 }
 
 /// The root filesystem with the label that the spec has for mounts: an overlay takes it when it is mounted, and only

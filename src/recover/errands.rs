@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::orphans::{self, Place};
+use super::orphans::{self, Orphan, Place};
 use crate::call::Call;
 use crate::container::{self, METADATA_TYPE};
 use crate::containerd::Record;
@@ -50,31 +50,21 @@ fn sweep(rt: &Runtime, call: &Call) -> Result<()> {
             failed = Some(e);
         }
     }
-    for orphan in found.into_iter().filter(|orphan| !orphan.id().is_some_and(known)) {
-        log::info!("removing {orphan}");
-        if let Err(e) = orphan.remove(rt, call) {
-            failed = Some(e.context(format_args!("remove {orphan}")));
-        }
-    }
-    failed.map_or(Ok(()), Err)
+    let orphans: Vec<Orphan> = found.into_iter().filter(|orphan| !orphan.id().is_some_and(known)).collect();
+    orphans::remove_all(rt, call, &orphans).and(failed.map_or(Ok(()), Err))
 }
 
-/// What it does on disk, and nothing of it in containerd once it has ended.
+/// The end of a container on disk, and then nothing of its task in containerd. One that has not ended is left alone.
 ///
 /// # Errors
 /// If it cannot be written down, and then its task stays; or if that does not go.
 pub fn settle(rt: &Runtime, call: &Call, id: &str) -> Result<()> {
     // Removed meanwhile, and its task with it.
     let Some(container) = rt.containers.exact(id) else { return Ok(()) };
-    let state = container.state();
-    if matches!(state, ContainerState::Running { .. } | ContainerState::Exited(_)) {
-        container::write_down(rt, &container.id, &state)?;
-    }
-    if matches!(state, ContainerState::Exited(_)) {
-        let ended = container::destroy(&*rt.containerd, call, id, None);
-        return ended.map_err(|e| e.context(format_args!("end the task of container {id}, which has ended")));
-    }
-    Ok(())
+    let ContainerState::Exited(ended) = container.state() else { return Ok(()) };
+    container::write_end(rt, &container.id, &ended)?;
+    let gone = container::destroy(&*rt.containerd, call, id, None);
+    gone.map_err(|e| e.context(format_args!("end the task of container {id}, which has ended")))
 }
 
 fn ask(rt: &Runtime, call: &Call, id: &str) -> Result<()> {

@@ -24,7 +24,7 @@ use crate::runtime::Runtime;
 use crate::sandbox;
 use crate::store::container::{reserved_name as container_name, Ended};
 use crate::store::later::Errand;
-use crate::store::record::{self, Durability};
+use crate::store::record;
 use crate::store::sandbox::reserved_name as sandbox_name;
 use crate::store::{Container, ContainerState, Sandbox, SandboxState};
 use crate::sys::tree;
@@ -67,14 +67,9 @@ pub fn recover(rt: &Runtime, call: &Call) -> Result<()> {
         log::warn!("sweep what sandbox processes of other versions ran from: {e}");
     }
     let orphans = orphans::find(&Place::of(rt), call, || Ok(records))?;
-    workers::each("sweep", &orphans, |orphan| {
-        log::info!("removing {orphan}");
-        if let Err(e) = orphan.remove(rt, &call.at_most(UNDO_BUDGET)) {
-            log::warn!("remove {orphan} (it is tried again): {e}");
-        }
-        Ok(())
-    })?;
-    // An earlier daemon may have asked containerd for something that is done only now.
+    // What does not go is told of there, and an earlier daemon may have asked containerd for something that is done only
+    // now: both are looked for again.
+    orphans::remove_all(rt, call, &orphans).ok();
     rt.later.add_after(Errand::Sweep, SETTLED);
     Ok(())
 }
@@ -124,14 +119,13 @@ fn recover_sandbox(rt: &Runtime, call: &Call, id: &SandboxId, plugins: &LazyLock
         plugins.end(id.as_str()).unwrap_or_else(|e| log::warn!("network of pod sandbox {id}: {e}"));
     }
     if record.phase == Phase::PREPARING.into() {
-        match sandbox::teardown(rt, &call.at_most(UNDO_BUDGET), &sandbox) {
-            Ok(()) => return fs::remove_dir_all(&root).or_gone().with_context(|| format!("remove {}", root.display())),
-            // Nobody was told of it, or it was being forgotten: what is left of it, if anything, is swept.
-            Err(e) if !known => {
-                log::warn!("what is left of pod sandbox {id}: {e}");
-                return fs::remove_dir_all(&root).or_gone().with_context(|| format!("remove {}", root.display()));
-            }
-            Err(e) => log::warn!("half-made pod sandbox {id} is kept, not ready, until it can be stopped: {e}"),
+        let undone = sandbox::teardown(rt, &call.at_most(UNDO_BUDGET), &sandbox);
+        if let Err(e) = &undone {
+            log::warn!("half-made pod sandbox {id} is left until it can be stopped, or swept: {e}");
+        }
+        // Nobody was told of one without a record, or it was being forgotten: what is left of it, if anything, is swept.
+        if undone.is_ok() || !known {
+            return fs::remove_dir_all(&root).or_gone().with_context(|| format!("remove {}", root.display()));
         }
     }
     let stands = record.phase == Phase::READY.into() && sandbox::stands(rt, &sandbox);
@@ -243,9 +237,9 @@ fn state(
         }
         (None, None) if status.started_at == 0 || status.start != Start::NONE.into() => ContainerState::Created,
         (None, None) => {
-            let ended = ContainerState::Exited(Ended::unseen(status.started_at, clock::now()));
-            container::write_down_or_later(rt, id, &ended);
-            ended
+            let ended = Ended::unseen(status.started_at, clock::now());
+            container::record_end(rt, id, &ended);
+            ContainerState::Exited(ended)
         }
         // It was not asked to run, or is not to any more: containerd or an earlier daemon is about to take it back.
         (None, Some(_)) if status.start == Start::CREATING.into() => {
@@ -265,16 +259,10 @@ fn state(
     })
 }
 
-/// Whether a process may live in a task of this state.
-fn may_run(state: TaskState) -> bool {
-    matches!(state, TaskState::Created | TaskState::Running | TaskState::Paused)
-}
-
 /// Takes away a task that was not started; or finds that it was, by an earlier daemon whose call goes on.
 fn not_started(rt: &Runtime, call: &Call, id: &ContainerId) -> Result<Option<Task>> {
     // Before it goes: it is killed by that, and the next daemon must not take it for one that had run.
-    let mark = ContainerStatus { start: Start::CREATING.into(), ..Default::default() };
-    if let Err(e) = record::write(&rt.layout.container_status(id), &mark, Durability::Memory) {
+    if let Err(e) = container::mark(rt, id, Start::CREATING, 0) {
         log::warn!("container {id}, whose start was cut short: {e}");
     }
     if rt.containerd.delete_task(call, id.as_str(), None).or_gone().is_err() {
@@ -289,7 +277,7 @@ fn not_started(rt: &Runtime, call: &Call, id: &ContainerId) -> Result<Option<Tas
 /// It was started, and the daemon that did so was killed before it could write that down: the next one is to know.
 fn started_unseen(rt: &Runtime, id: &ContainerId, pid: u32, started_at: i64) -> ContainerState {
     let state = ContainerState::Running { pid, started_at };
-    container::write_down_or_later(rt, id, &state);
+    container::record_running(rt, id, &state);
     state
 }
 
@@ -300,7 +288,8 @@ fn started_unseen(rt: &Runtime, id: &ContainerId, pid: u32, started_at: i64) -> 
 /// If containerd cannot be asked at all; trouble with one container is logged, and a stop of it tries again.
 pub fn reconcile(rt: &Runtime, call: &Call) -> Result<()> {
     let tasks = rt.containerd.tasks(call)?;
-    let alive: HashSet<&str> = tasks.iter().filter(|t| may_run(t.state)).map(|t| t.id.as_str()).collect();
+    let alive = |t: &&Task| matches!(t.state, TaskState::Created | TaskState::Running | TaskState::Paused);
+    let alive: HashSet<&str> = tasks.iter().filter(alive).map(|t| t.id.as_str()).collect();
     let mut missed = rt.containers.list();
     missed.retain(|container| container.state().may_run() && !alive.contains(container.id.as_str()));
     workers::each("reconcile", &missed, |container| {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use cricket_proto::runtime::PodSandboxConfig;
 
-use super::names;
+use super::{names, UNDO_BUDGET};
 use crate::call::Call;
 use crate::cni::Cni;
 use crate::config::Config;
@@ -20,6 +20,7 @@ use crate::runtime::Runtime;
 use crate::sandbox;
 use crate::store::{Sandbox, SandboxState};
 use crate::sys::tree;
+use crate::workers;
 use cricket_proto::records;
 
 /// Where to look.
@@ -110,6 +111,18 @@ impl Orphan {
             Orphan::Address(path) => rt.cni.remove_torn(path),
         }
     }
+}
+
+/// Removes them, side by side, each in bounded time. Those that do not go are told of.
+///
+/// # Errors
+/// That of one of them; the others are gone nevertheless.
+pub fn remove_all(rt: &Runtime, call: &Call, orphans: &[Orphan]) -> Result<()> {
+    workers::each("sweep", orphans, |orphan| {
+        log::info!("removing {orphan}");
+        let removed = orphan.remove(rt, &call.at_most(UNDO_BUDGET));
+        removed.map_err(|e| e.context(format_args!("remove {orphan}"))).inspect_err(|e| log::warn!("{e}"))
+    })
 }
 
 /// Everything that belongs to nothing, sorted. `records` gives those of containerd, and is asked when everything else but

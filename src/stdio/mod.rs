@@ -34,7 +34,8 @@ use crate::sys::eventfd::EventFd;
 use crate::sys::fifo;
 use thread::{Command, Thread};
 
-/// How much a container may write while nobody reads, as during a restart of the daemon, before it blocks.
+/// How much a container or a command may write while nobody reads, as during a restart of the daemon, before it blocks. Memory
+/// is taken only while bytes wait.
 const PIPE_BYTES: usize = 256 << 10;
 
 /// The sizes a [`Hub`] works with.
@@ -210,11 +211,16 @@ impl Drop for Handle {
 fn open_fifo(path: &std::path::Path, enlarge: bool) -> Result<File> {
     let fifo = fifo::open_reader(path)?;
     if enlarge {
-        if let Err(e) = fifo::resize(&fifo, PIPE_BYTES as i32) {
-            log::debug!("enlarge the pipe {}: {e}; a container may block earlier while nobody reads", path.display());
-        }
+        enlarge_pipe(&fifo, path.display());
     }
     Ok(fifo)
+}
+
+/// Lets a pipe hold [`PIPE_BYTES`], if the kernel allows it.
+pub fn enlarge_pipe(pipe: &File, name: impl std::fmt::Display) {
+    if let Err(e) = fifo::resize(pipe, PIPE_BYTES as i32) {
+        log::debug!("enlarge the pipe {name}: {e}; who writes to it may block earlier while nobody reads");
+    }
 }
 
 fn thread_gone() -> Error {

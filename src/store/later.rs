@@ -14,7 +14,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 pub enum Errand {
     /// Remove what belongs to nothing.
     Sweep,
-    /// Write down what this container does, and end the task of one that has ended.
+    /// Write down how this container ended, and end its task.
     Settle(String),
     /// Find out what this container does, which nobody could say.
     Ask(String),

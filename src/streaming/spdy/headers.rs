@@ -22,27 +22,22 @@ const WITH_DICTIONARY: u8 = 0x20;
 
 /// Reads the header blocks of one direction.
 pub struct Reader {
-    memory: Box<Memory>,
+    inflate: Box<DecompressorOxide>,
+    /// The ring of the last bytes, at first the dictionary.
+    window: Box<[u8]>,
     at: usize,
     /// The zlib header before the first block, as far as it is here.
     preface: Vec<u8>,
     begun: bool,
 }
 
-/// What a stream needs, in one piece.
-struct Memory {
-    inflate: DecompressorOxide,
-    /// The ring of the last bytes, at first the dictionary.
-    window: [u8; WINDOW],
-}
-
 impl Reader {
     /// Before the first block.
     pub fn new() -> Reader {
         let dictionary = dictionary();
-        let mut memory = Box::new(Memory { inflate: DecompressorOxide::default(), window: [0; WINDOW] });
-        memory.window[..dictionary.len()].copy_from_slice(&dictionary);
-        Reader { memory, at: dictionary.len(), preface: Vec::new(), begun: false }
+        let mut window = vec![0; WINDOW].into_boxed_slice();
+        window[..dictionary.len()].copy_from_slice(&dictionary);
+        Reader { inflate: Box::default(), window, at: dictionary.len(), preface: Vec::new(), begun: false }
     }
 
     /// The names, in lower case, and values of the next block. All blocks must be read, also those nobody wants: each
@@ -63,12 +58,17 @@ impl Reader {
 
     fn inflate(&mut self, mut input: &[u8]) -> Result<Vec<u8>> {
         let mut plain = Vec::new();
-        let Memory { inflate, window } = &mut *self.memory;
         loop {
             let most = MAX_BLOCK + 1 - plain.len();
-            let (status, read, written) =
-                decompress_with_limit(inflate, input, window, self.at, most, TINFL_FLAG_HAS_MORE_INPUT);
-            plain.extend_from_slice(&window[self.at..self.at + written]);
+            let (status, read, written) = decompress_with_limit(
+                &mut self.inflate,
+                input,
+                &mut self.window,
+                self.at,
+                most,
+                TINFL_FLAG_HAS_MORE_INPUT,
+            );
+            plain.extend_from_slice(&self.window[self.at..self.at + written]);
             self.at = (self.at + written) % WINDOW;
             input = &input[read..];
             if plain.len() > MAX_BLOCK {
