@@ -4,22 +4,21 @@ use std::fs;
 
 use cricket::error::{Context, Result};
 
-/// Bytes of these processes in memory; a page that several processes share counts in parts.
-pub fn pss_bytes(pids: &[u32]) -> u64 {
-    let of = |pid: &u32| {
-        // One that has ended takes none.
-        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
-    };
-    pids.iter().filter_map(of).sum::<u64>() << 10
+/// A figure in kB from a file of the kernel's about a process, in bytes; 0 if it has ended.
+fn bytes(pid: u32, file: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10
 }
 
-/// Bytes of a process in memory, shared ones too; 0 if it has ended.
+/// Bytes of these processes in memory; a page that several processes share counts in parts.
+pub fn pss_bytes(pids: &[u32]) -> u64 {
+    pids.iter().map(|pid| bytes(*pid, "smaps_rollup", "Pss")).sum()
+}
+
+/// Bytes of a process in memory, shared ones too.
 pub fn rss_bytes(pid: u32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10
+    bytes(pid, "status", "VmRSS")
 }
 
 /// The name of a process; "" if it has ended.

@@ -200,10 +200,7 @@ fn listen(netns: &Path) -> Result<TcpListener> {
 
 /// Opens the session's `n`th connection, and returns its other end.
 fn connect(client: &mut Client, listener: &TcpListener, n: u32, port: u16) -> Result<TcpStream> {
-    let (port, number) = (port.to_string(), n.to_string());
-    for (id, kind) in [(4 * n + 1, "error"), (4 * n + 3, "data")] {
-        client.open(id, &[("streamtype", kind), ("port", &port), ("requestid", &number)]);
-    }
+    client.open_connection(n, port);
     listener.accept().map(|(socket, _)| socket).context("accept in the pod")
 }
 

@@ -18,7 +18,7 @@ use crate::census::{Census, Holdings};
 use crate::cri::Pod;
 use crate::node::{until, Node};
 use crate::stream::{websocket, Frame};
-use crate::streaming::{forward, pair, pattern, V4};
+use crate::streaming::{forward, pattern, V4};
 
 /// What goes through a connection, each way.
 const MUCH: usize = 1 << 20;
@@ -143,7 +143,7 @@ fn session(node: &Node, pod: &str, ports: &[u16], session: u32, all: &[u8]) {
     scope(|scope| {
         scope.spawn(move || {
             for n in 0..CONNECTIONS {
-                pair(&mut writer, n, ports[n as usize % ports.len()]);
+                writer.open_connection(n, ports[n as usize % ports.len()]);
                 writer.data(4 * n + 3, false, &number(n).to_le_bytes());
             }
             let at_once: Vec<u32> = (0..CONNECTIONS).filter(|n| first(number(*n)) != First::Pod).collect();

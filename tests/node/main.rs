@@ -5,6 +5,7 @@
 
 #[path = "../support/archive.rs"]
 mod archive;
+#[allow(dead_code, reason = "others use more of it")]
 #[path = "../support/census.rs"]
 mod census;
 #[path = "../support/containerd.rs"]

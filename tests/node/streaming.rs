@@ -312,13 +312,6 @@ pub fn forward(node: &Node, pod: &str) -> Client {
     spdy(&url, "portforward.k8s.io").upgraded()
 }
 
-pub fn pair(client: &mut Client, n: u32, port: u16) {
-    let (port, number) = (port.to_string(), n.to_string());
-    for (id, kind) in [(4 * n + 1, "error"), (4 * n + 3, "data")] {
-        client.open(id, &[("streamtype", kind), ("port", &port), ("requestid", &number)]);
-    }
-}
-
 /// Bytes of each stream until all of these ended.
 fn until_ended(client: &mut Client, mut ids: Vec<u32>) -> std::collections::BTreeMap<u32, Vec<u8>> {
     let mut all = std::collections::BTreeMap::new();
@@ -346,7 +339,7 @@ fn ports_of_a_pod_are_forwarded() {
     let mut writer = client.twin();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            (0..2).for_each(|n| pair(&mut writer, n, 7));
+            (0..2).for_each(|n| writer.open_connection(n, 7));
             for (n, text) in (0..).zip(&texts) {
                 text.chunks(9000).for_each(|chunk| writer.data(4 * n + 3, false, chunk));
                 writer.data(4 * n + 3, true, b"");
@@ -360,14 +353,14 @@ fn ports_of_a_pod_are_forwarded() {
         }
     });
     let mut client = writer;
-    pair(&mut client, 20, 9);
+    client.open_connection(20, 9);
     let got = until_ended(&mut client, vec![81, 83]);
     let why = String::from_utf8_lossy(&got[&81]).into_owned();
     assert!(why.contains("127.0.0.1:9") && why.contains("[::1]:9") && why.contains("refused"), "{why}");
     // What is no pair is reset, and the connection goes on.
     client.open(85, &[("streamtype", "data"), ("port", "7"), ("requestid", "x")]);
     client.open(87, &[("streamtype", "error"), ("port", "70000"), ("requestid", "y")]);
-    pair(&mut client, 22, 7);
+    client.open_connection(22, 7);
     client.data(91, true, b"still here");
     assert_eq!(until_ended(&mut client, vec![89, 91])[&91], b"still here");
     client.vanish();
@@ -384,7 +377,7 @@ fn ports_of_the_host_and_of_a_websocket() {
     security.namespace_options = protobuf::MessageField::some(namespaces(NamespaceMode::NODE));
     let pod = Pod::run_as(&node, config);
     let mut client = forward(&node, &pod.id);
-    pair(&mut client, 0, port);
+    client.open_connection(0, port);
     client.data(3, true, b"to the host");
     let (mut socket, _) = listener.accept().expect("a connection");
     let mut got = String::new();

@@ -3,13 +3,12 @@
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use cricket::error::{Kind, Result};
 use cricket_proto::runtime::{ContainerConfig, NamespaceMode, PodSandboxConfig};
 
-use crate::census::Census;
+use crate::census::{await_clean, Census};
 use crate::cri::{container, namespaces, pod_config, Cri};
 use crate::node::{Node, PATIENCE};
 use crate::tracer::{Traced, Tracer};
@@ -82,12 +81,12 @@ impl Rig {
                         assert_eq!(e.kind(), Kind::Unavailable, "{e}");
                     }
                     check(self.cri(), &subject, answer);
-                    self.nothing_is_left(SHIM_PATIENCE);
+                    self.nothing_is_left();
                 }
                 Traced::Done(effects) => {
                     assert!(answer.is_ok(), "nothing was in its way");
                     check(self.cri(), &subject, answer);
-                    self.nothing_is_left(2 * PATIENCE);
+                    self.last_shims_end();
                     return effects;
                 }
             }
@@ -129,11 +128,11 @@ impl Rig {
                 Traced::Done(_) => whole += 1,
             }
             check(self.cri(), &subject, answer);
-            self.nothing_is_left(SHIM_PATIENCE);
+            self.nothing_is_left();
             // Some ends leave less to do than others.
             if whole == WHOLE {
                 assert!(killed > 0);
-                return self.nothing_is_left(2 * PATIENCE);
+                return self.last_shims_end();
             }
         }
         panic!("recovery has more than {MANY} effects");
@@ -159,18 +158,15 @@ impl Rig {
         crate::node::until("the daemon has recovered", || self.cri().pods().is_ok());
     }
 
-    /// Once nothing but shims is left, they have so long.
-    fn nothing_is_left(&self, shims: Duration) {
-        let begun = Instant::now();
-        loop {
-            let left = Census::take(&self.node).new_since(&self.empty);
-            let waits = begun.elapsed() > shims && left.iter().all(|what| what.starts_with("shims: "));
-            if left.is_empty() || (waits && shims < PATIENCE) {
-                return;
-            }
-            assert!(begun.elapsed() < 2 * PATIENCE, "left behind:\n  {}", left.join("\n  "));
-            sleep(Duration::from_millis(20));
-        }
+    /// But for shims that wait for a container.
+    fn nothing_is_left(&self) {
+        await_clean(&self.node, &self.empty, Vec::new, SHIM_PATIENCE);
+    }
+
+    /// Nor those, at the very end.
+    fn last_shims_end(&self) {
+        let left = await_clean(&self.node, &self.empty, Vec::new, 2 * PATIENCE);
+        assert!(left.is_empty(), "left behind:\n  {}", left.join("\n  "));
     }
 }
 

@@ -54,6 +54,23 @@ impl Census {
     }
 }
 
+/// Waits until there is nothing that was not there `before`, nor `more`, or nothing but shims for a while: those end by
+/// themselves, mostly a moment after their last container, but one that containerd had announced a container to, and then
+/// nothing came of it, waits for it. Returns these.
+pub fn await_clean(node: &Node, before: &Census, more: impl Fn() -> Vec<String>, shims: Duration) -> Vec<String> {
+    let begun = Instant::now();
+    loop {
+        let mut left = Census::take(node).new_since(before);
+        left.extend(more());
+        let only_shims = left.iter().all(|what| what.starts_with("shims: "));
+        if left.is_empty() || (only_shims && begun.elapsed() > shims) {
+            return left;
+        }
+        assert!(only_shims || begun.elapsed() < PATIENCE, "left behind:\n  {}", left.join("\n  "));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// The processes that are shims of this node's containerd, with their command lines.
 pub fn shims(node: &Node) -> Vec<(u32, String)> {
     let socket = node.containerd.socket();

@@ -1,5 +1,5 @@
 //! What a client of streaming sessions says, byte by byte: frames of SPDY/3.1 and of WebSocket, made without any of our
-//! own code. The unit tests of `streaming`, its fuzz targets, and the client of `stream.rs` all take them from here.
+//! own code. The unit tests of `streaming` and the client of `stream.rs` both take them from here.
 
 /// Numbers of SPDY's control frames.
 pub const SYN_STREAM: u16 = 1;

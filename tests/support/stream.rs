@@ -94,6 +94,14 @@ impl Client {
         }
     }
 
+    /// Begins the `n`th connection of a port-forward: streams 4n+1 (error) and 4n+3 (data).
+    pub fn open_connection(&mut self, n: u32, port: u16) {
+        let (port, number) = (port.to_string(), n.to_string());
+        for (id, kind) in [(4 * n + 1, "error"), (4 * n + 3, "data")] {
+            self.open(id, &[("streamtype", kind), ("port", &port), ("requestid", &number)]);
+        }
+    }
+
     pub fn data(&mut self, id: u32, last: bool, bytes: &[u8]) {
         self.send(&frames::data(id, if last { frames::FIN } else { 0 }, bytes));
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::{sleep, Builder, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::census::{names, Census, Holdings};
+use crate::census::{await_clean, names, Census, Holdings};
 use crate::client::{Client, Tally};
 use crate::cri::Cri;
 use crate::dice::Dice;
@@ -138,21 +138,10 @@ impl Rig {
         assert_eq!((listed_pods, listed), (pods, containers), "what is listed, and what the clients have");
     }
 
-    /// Shims end by themselves, mostly a moment after their last container. One that containerd had announced a container
-    /// to, and then nothing came of it, waits for it a while: see [`Rig::last_shims_end`].
+    /// Nothing but shims that wait for a container: see [`Rig::last_shims_end`].
     fn nothing_is_left(&mut self) {
-        let begun = Instant::now();
-        let left = loop {
-            let mut left = Census::take(&self.node).new_since(&self.empty);
-            left.extend(cgroups(&self.cgroup).into_iter().map(|group| format!("control groups: {group}")));
-            let waits = begun.elapsed() > SHIM_PATIENCE && left.iter().all(|what| what.starts_with("shims: "));
-            if left.is_empty() || waits || begun.elapsed() > PATIENCE {
-                break left;
-            }
-            sleep(Duration::from_millis(50));
-        };
-        let (shims, left): (Vec<_>, Vec<_>) = left.into_iter().partition(|what| what.starts_with("shims: "));
-        assert!(left.is_empty(), "left behind:\n  {}", left.join("\n  "));
+        let groups = || cgroups(&self.cgroup).into_iter().map(|group| format!("control groups: {group}")).collect();
+        let shims = await_clean(&self.node, &self.empty, groups, SHIM_PATIENCE);
         self.lonely.retain(|shim, _| shims.contains(shim));
         for shim in shims {
             let since = *self.lonely.entry(shim.clone()).or_insert_with(Instant::now);
@@ -167,12 +156,8 @@ impl Rig {
 
     /// At the very end not even those are left that wait for a container which does not come.
     pub fn last_shims_end(&mut self) {
-        let begun = Instant::now();
-        let left = |rig: &Rig| Census::take(&rig.node).new_since(&rig.empty);
-        while !left(self).is_empty() {
-            assert!(begun.elapsed() < 2 * PATIENCE, "left behind:\n  {}", left(self).join("\n  "));
-            sleep(Duration::from_millis(200));
-        }
+        let left = await_clean(&self.node, &self.empty, Vec::new, 2 * PATIENCE);
+        assert!(left.is_empty(), "left behind:\n  {}", left.join("\n  "));
     }
 
     fn keep_logs(&self, round: &Round) -> PathBuf {

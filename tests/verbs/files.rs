@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cricket::containerd::Containerd;
@@ -24,6 +24,16 @@ fn tmpfs(at: &Path, options: &str) {
 fn fill(dir: &Path) {
     let mut file = fs::File::create(dir.join("ballast")).expect("a file");
     while file.write_all(&[0; 512]).is_ok() {}
+}
+
+/// A node whose records are on a disk of their own, and where.
+fn on_a_small_disk() -> (World, PathBuf) {
+    let mut world = World::new();
+    let root = world.dir.path().join("root");
+    world.shut_down();
+    tmpfs(&root, "size=256k");
+    world.boot();
+    (world, root)
 }
 
 #[test]
@@ -80,11 +90,7 @@ fn a_container_on_a_disk_that_takes_nothing() {
 
 #[test]
 fn pods_can_be_stopped_on_a_full_disk() {
-    let mut world = World::new();
-    let root = world.dir.path().join("root");
-    world.shut_down();
-    tmpfs(&root, "size=256k");
-    world.boot();
+    let (mut world, root) = on_a_small_disk();
     let (pod, id) = world.running("a");
     let (_, other) = world.running("b");
     fill(&root);
@@ -104,11 +110,7 @@ fn pods_can_be_stopped_on_a_full_disk() {
 
 #[test]
 fn what_cannot_be_written_on_a_full_disk_is_not_forgotten_by_restarts() {
-    let mut world = World::new();
-    let root = world.dir.path().join("root");
-    world.shut_down();
-    tmpfs(&root, "size=256k");
-    world.boot();
+    let (mut world, root) = on_a_small_disk();
     let (pod, id) = world.running("a");
     let other = world.container(&pod, "b");
     fill(&root);

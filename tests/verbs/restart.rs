@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::mpsc::{channel, Receiver};
 
 use cricket::containerd::fake::Fault;
 use cricket::containerd::{Containerd, Record, SnapshotRef};
@@ -175,8 +176,21 @@ fn late_task(world: &World, id: &str) {
 /// As a daemon leaves a container that is killed while it starts it.
 fn mark(world: &World, id: &str, start: Start) {
     let record = records::ContainerStatus { start: start.into(), ..Default::default() };
-    let file = world.layout.container_status(&ContainerId::from_record(id));
-    record::write(&file, &record, Durability::Memory).expect("write");
+    record::write(&status_file(world, id), &record, Durability::Memory).expect("write");
+}
+
+/// Where a container's status is on disk.
+fn status_file(world: &World, id: &str) -> PathBuf {
+    world.layout.container_status(&ContainerId::from_record(id))
+}
+
+/// What is in that file at the next deletion of a task.
+fn at_deletion(world: &World, file: PathBuf) -> Receiver<records::ContainerStatus> {
+    let (told, seen) = channel();
+    world.fake.after("delete_task", move || {
+        told.send(record::read(&file).expect("readable").expect("there")).expect("somebody waits");
+    });
+    seen
 }
 
 #[test]
@@ -211,16 +225,12 @@ fn a_task_that_is_taken_away_is_not_taken_for_one_that_ran() {
     let pod = world.pod("a");
     let id = world.container(&pod, "a");
     mark(&world, &id, Start::STARTING);
+    let file = status_file(&world, &id);
     world.shut_down();
     late_task(&world, &id);
-    let file = world.dir.path().join(format!("root/containers/{id}/status"));
-    let (told, seen) = std::sync::mpsc::channel();
-    world.fake.after("delete_task", move || {
-        let record: records::ContainerStatus = record::read(&file).expect("readable").expect("there");
-        told.send(record.start).expect("somebody waits");
-    });
+    let seen = at_deletion(&world, file);
     world.boot();
-    assert_eq!(seen.recv(), Ok(Start::CREATING.into()));
+    assert_eq!(seen.recv().expect("what was on disk").start, Start::CREATING.into());
     world.start(&id).expect("start");
     world.remove_pod(&pod).expect("remove");
     world.assert_clean(&["a"]);
@@ -231,12 +241,7 @@ fn a_start_that_failed_is_written_down_before_it_is_undone() {
     let mut world = World::new();
     let pod = world.pod("a");
     let id = world.container(&pod, "a");
-    let file = world.layout.container_status(&ContainerId::from_record(&id));
-    let (told, seen) = std::sync::mpsc::channel();
-    world.fake.after("delete_task", move || {
-        let record: records::ContainerStatus = record::read(&file).expect("readable").expect("there");
-        told.send(record).expect("somebody waits");
-    });
+    let seen = at_deletion(&world, status_file(&world, &id));
     world.fake.fail_at(4, Fault::LostReply);
     world.start(&id).expect_err("a fault");
     let (record, status) = (seen.recv().expect("what was on disk"), world.status(&id));
@@ -274,9 +279,9 @@ fn a_task_that_an_earlier_daemon_asked_for_and_that_came_late_does_not_hold_up_a
 fn a_start_is_written_down_before_it_is_asked_for() {
     let world = World::new();
     let id = world.container(&world.pod("a"), "a");
-    let file = world.layout.container_status(&ContainerId::from_record(&id));
+    let file = status_file(&world, &id);
     let now = |file: &PathBuf| record::read::<records::ContainerStatus>(file).expect("readable").expect("there");
-    let (told, seen) = std::sync::mpsc::channel();
+    let (told, seen) = channel();
     let (at, fake) = (file.clone(), world.fake.clone());
     world.fake.after("create_task", move || {
         told.send(now(&at).start).expect("somebody waits");
@@ -308,12 +313,7 @@ fn a_start_that_nobody_wrote_down_has_one_time() {
 fn an_exit_is_written_down_before_its_task_goes() {
     let world = World::new();
     let (_, id) = world.running("a");
-    let file = world.layout.container_status(&ContainerId::from_record(&id));
-    let (told, seen) = std::sync::mpsc::channel();
-    world.fake.after("delete_task", move || {
-        let record: records::ContainerStatus = record::read(&file).expect("readable").expect("there");
-        told.send(record).expect("somebody waits");
-    });
+    let seen = at_deletion(&world, status_file(&world, &id));
     world.exit(&id, 6);
     let (record, status) = (seen.recv().expect("what was on disk"), world.status(&id));
     assert_eq!((record.exit_code, record.finished_at), (6, status.finished_at));
