@@ -3,7 +3,8 @@
 //! The C library that zig links has one with a list of free blocks for each processor. Whoever finds the other lists locked
 //! takes new pages, although there is enough in them, and with threads that come and go that never ends: a kilobyte a
 //! call. Its symbols are weak; these take their place. dlmalloc has one heap, whose neighbours that are free become one, and
-//! gives back what is free at its end.
+//! gives back what is free at its end. What is in its middle it keeps, so that which matters there, the buffers of a
+//! hundred sessions, does not go there: a long block has pages of its own, which are gone with it.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
@@ -26,30 +27,83 @@ pub fn give_back() {
     unsafe { HEAP.lock().trim(KEPT_BYTES) };
 }
 
+/// What is at least so long has pages of its own: a mapping and its faults cost less than filling them.
+const LONG: usize = 16 << 10;
+const PAGE: usize = 4096;
+/// Of the word before a block, in which the heap has the length and these: it, or the block before it, is used. A block of
+/// the heap has at least the first. Neither is what dlmalloc of old means by a mapped one; ours is that, with the length of
+/// the mapping, which begins [`ALIGNED`] bytes before the block.
+const USED: usize = 3;
+/// All bits of that word that are not of the length.
+const FLAGS: usize = ALIGNED / 2 - 1;
+
+/// The length of the mapping that is all this block's, if it has one.
+///
+/// # Safety
+/// `block` is one of this heap.
+unsafe fn mapped(block: *mut c_void) -> Option<usize> {
+    // SAFETY: before each block is such a word.
+    let word = unsafe { *block.cast::<usize>().sub(1) };
+    (word & USED == 0).then_some(word)
+}
+
+/// The length of a mapping for a block of so many bytes.
+fn to_map(size: usize) -> Option<usize> {
+    size.checked_add(ALIGNED)?.checked_next_multiple_of(PAGE)
+}
+
+/// The block in a mapping of this length.
+///
+/// # Safety
+/// `pages` is what `mmap` or `mremap` returned for it.
+unsafe fn in_pages(pages: *mut c_void, length: usize) -> *mut c_void {
+    if pages == libc::MAP_FAILED {
+        return null_mut();
+    }
+    // SAFETY: the mapping is longer than this.
+    unsafe {
+        let block = pages.byte_add(ALIGNED);
+        block.cast::<usize>().sub(1).write(length);
+        block
+    }
+}
+
+/// A block with pages of its own, all zeroes.
+fn map(size: usize) -> *mut c_void {
+    let Some(length) = to_map(size) else { return null_mut() };
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping, wherever there is room.
+    unsafe { in_pages(libc::mmap(null_mut(), length, access, flags, -1, 0), length) }
+}
+
 /// What C's functions set when there is no memory.
-fn or_nomem(block: *mut u8) -> *mut c_void {
+fn or_nomem(block: *mut c_void) -> *mut c_void {
     if block.is_null() {
         // SAFETY: it is this thread's own.
         unsafe { *libc::__errno_location() = libc::ENOMEM };
     }
-    block.cast()
+    block
 }
 
 /// `malloc` of C.
 #[no_mangle]
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
-    // SAFETY: we hold the heap.
-    or_nomem(unsafe { HEAP.lock().c_malloc(size) })
+    or_nomem(match size {
+        LONG.. => map(size),
+        // SAFETY: we hold the heap.
+        _ => unsafe { HEAP.lock().c_malloc(size) }.cast(),
+    })
 }
 
 /// `calloc` of C.
 #[no_mangle]
 pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
-    match count.checked_mul(size) {
+    or_nomem(match count.checked_mul(size) {
+        Some(bytes @ LONG..) => map(bytes),
         // SAFETY: we hold the heap.
-        Some(bytes) => or_nomem(unsafe { HEAP.lock().calloc(bytes, ALIGNED) }),
-        None => or_nomem(null_mut()),
-    }
+        Some(bytes) => unsafe { HEAP.lock().calloc(bytes, ALIGNED) }.cast(),
+        None => null_mut(),
+    })
 }
 
 /// `free` of C.
@@ -58,9 +112,15 @@ pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
 /// `block` is one of this heap, or null.
 #[no_mangle]
 pub unsafe extern "C" fn free(block: *mut c_void) {
-    if !block.is_null() {
-        // SAFETY: it is a block of this heap, as the caller says.
-        unsafe { HEAP.lock().c_free(block.cast()) };
+    if block.is_null() {
+        return;
+    }
+    // SAFETY: it is a block of this heap, as the caller says, and so are the pages that are only its.
+    unsafe {
+        match mapped(block) {
+            Some(length) => _ = libc::munmap(block.byte_sub(ALIGNED), length),
+            None => HEAP.lock().c_free(block.cast()),
+        }
     }
 }
 
@@ -73,8 +133,30 @@ pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void
     if block.is_null() {
         return malloc(size);
     }
-    // SAFETY: it is a block of this heap, as the caller says.
-    or_nomem(unsafe { HEAP.lock().c_realloc(block.cast(), size) })
+    // SAFETY: it is a block of this heap, as the caller says; what is copied is no longer than either.
+    unsafe {
+        match (mapped(block), size) {
+            (Some(length), LONG..) => or_nomem(match to_map(size) {
+                Some(wanted) => {
+                    let pages = block.byte_sub(ALIGNED);
+                    in_pages(libc::mremap(pages, length, wanted, libc::MREMAP_MAYMOVE), wanted)
+                }
+                None => null_mut(),
+            }),
+            (None, ..LONG) => or_nomem(HEAP.lock().c_realloc(block.cast(), size).cast()),
+            (was, _) => {
+                let new = malloc(size);
+                if !new.is_null() {
+                    // A block of the heap ends with the word before the next one; one with pages becomes shorter here.
+                    let held = || (*block.cast::<usize>().sub(1) & !FLAGS) - size_of::<usize>();
+                    let kept = was.map_or_else(held, |_| size);
+                    std::ptr::copy_nonoverlapping(block.cast::<u8>(), new.cast(), kept.min(size));
+                    free(block);
+                }
+                new
+            }
+        }
+    }
 }
 
 /// `reallocarray` of C.
@@ -97,7 +179,7 @@ pub extern "C" fn memalign(alignment: usize, size: usize) -> *mut c_void {
         return or_nomem(null_mut());
     }
     // SAFETY: we hold the heap, and this is a power of two.
-    or_nomem(unsafe { HEAP.lock().c_memalign(alignment, size) })
+    or_nomem(unsafe { HEAP.lock().c_memalign(alignment, size) }.cast())
 }
 
 /// `aligned_alloc` of C.
@@ -130,33 +212,73 @@ mod tests {
 
     use super::*;
 
+    /// Each length is made a shorter and a longer one: in the heap, in its pages, and from one into the other.
     #[test]
     fn blocks_are_aligned_zeroed_and_keep_what_is_in_them() {
         let mut kept = Vec::new();
-        for n in 0..200_usize {
-            let bytes = 1 + n * 37;
-            let block = calloc(n, 37).cast::<u8>();
-            let aligned = memalign(1 << (4 + n % 9), bytes).cast::<u8>();
-            assert_eq!(aligned as usize % (1 << (4 + n % 9)), 0);
-            // SAFETY: blocks of this size, or longer.
+        let lengths =
+            (0..200).map(|n| 1 + n * 37).chain((1..30).flat_map(|n| [n * LONG / 8 - 17, n * PAGE - ALIGNED, n * PAGE]));
+        for (n, bytes) in lengths.enumerate() {
+            let of = n % 9;
+            let block = calloc(of, bytes).cast::<u8>();
+            let alignment = 1 << (4 + n % 9);
+            let aligned = memalign(alignment, bytes).cast::<u8>();
+            let plain = malloc(bytes).cast::<u8>();
+            assert!(
+                aligned as usize % alignment == 0 && plain as usize % ALIGNED == 0 && block as usize % ALIGNED == 0
+            );
+            // SAFETY: blocks of this length, or longer.
             unsafe {
-                assert!((0..n * 37).all(|at| *block.add(at) == 0));
-                aligned.write_bytes(n as u8, bytes);
-                let grown = realloc(aligned.cast(), bytes * 3).cast::<u8>();
-                assert!((0..bytes).all(|at| *grown.add(at) == n as u8));
-                kept.push((block, grown));
+                assert!((0..of * bytes).all(|at| *block.add(at) == 0));
+                block.write_bytes(n as u8, of * bytes);
+                for block in [aligned, plain] {
+                    block.write_bytes(n as u8, bytes);
+                    let grown = realloc(block.cast(), bytes * 3).cast::<u8>();
+                    assert!((0..bytes).all(|at| *grown.add(at) == n as u8), "{bytes} bytes made three times as long");
+                    grown.write_bytes(n as u8, bytes * 3);
+                    let cut = realloc(grown.cast(), bytes.div_ceil(2)).cast::<u8>();
+                    assert!(
+                        (0..bytes.div_ceil(2)).all(|at| *cut.add(at) == n as u8),
+                        "{bytes} bytes made half as long"
+                    );
+                    kept.push((cut, bytes.div_ceil(2), n as u8));
+                }
+                if n % 7 == 0 {
+                    kept.push((block, of * bytes, n as u8));
+                } else {
+                    free(block.cast());
+                }
             }
         }
-        for (block, grown) in kept {
-            // SAFETY: each once.
+        for (block, bytes, byte) in kept {
+            // SAFETY: each of this length, once.
             unsafe {
+                assert!((0..bytes).all(|at| *block.add(at) == byte));
                 free(block.cast());
-                free(grown.cast());
             }
         }
         // Not by name: the compiler knows these names, and takes for granted that they succeed.
         let [calloc, memalign] = [black_box(calloc as extern "C" fn(_, _) -> _), black_box(memalign)];
         assert!(black_box(calloc(usize::MAX, 2)).is_null() && black_box(memalign(3, 1)).is_null());
+        let malloc: extern "C" fn(usize) -> *mut c_void = black_box(malloc);
+        assert!([usize::MAX, usize::MAX - PAGE, usize::MAX / 2].into_iter().all(|bytes| malloc(bytes).is_null()));
+    }
+
+    /// 64 MB in all, with something small between that stays.
+    #[test]
+    fn what_was_long_is_given_back_although_its_neighbours_stay() {
+        let own = || {
+            let status = std::fs::read_to_string("/proc/self/status").expect("of this process");
+            let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("in there");
+            line.trim().trim_end_matches(" kB").parse::<u64>().expect("kB")
+        };
+        let before = own();
+        let (long, short): (Vec<_>, Vec<_>) = (0..2000).map(|_| (vec![1_u8; 2 * LONG], Box::new([1_u8; 64]))).unzip();
+        let full = own();
+        drop(black_box(long));
+        let after = own();
+        assert!(full > before + 32_000 && after < before + 16_000, "{before}, {full}, {after} kB");
+        drop(black_box(short));
     }
 
     #[test]
