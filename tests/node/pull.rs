@@ -7,12 +7,10 @@ use std::time::Duration;
 use cricket::call::Call;
 use cricket::containerd::Containerd;
 use cricket::error::Result;
-use cricket_proto::methods::image_service;
-use cricket_proto::runtime::{AuthConfig, ImageSpec, PullImageRequest, RemoveImageRequest};
-use protobuf::MessageField;
+use cricket_proto::runtime::AuthConfig;
 
 use crate::census::Holdings;
-use crate::cri::{container, Pod};
+use crate::cri::{container, image_spec, Pod};
 use crate::node::{Node, BUSYBOX, PATIENCE};
 use crate::registry::{noise, Layer, Registry};
 
@@ -21,14 +19,9 @@ const MIB: u64 = 1 << 20;
 const GROWTH: u64 = 8 * MIB;
 const LARGE: usize = 100 << 20;
 
-fn spec(name: &str) -> MessageField<ImageSpec> {
-    MessageField::some(ImageSpec { image: name.into(), ..Default::default() })
-}
-
 fn pull(node: &Node, name: &str) -> Result<String> {
     let auth = AuthConfig { username: "me".into(), password: "very-secret".into(), ..Default::default() };
-    let request = PullImageRequest { image: spec(name), auth: MessageField::some(auth), ..Default::default() };
-    node.cri.call(&image_service::PULL_IMAGE, &request).map(|answer| answer.image_ref)
+    node.cri.pull(name, Some(auth))
 }
 
 fn collect_garbage(node: &Node) {
@@ -47,17 +40,18 @@ fn what_is_pulled_runs_also_after_a_garbage_collection() {
     let name = format!("{}/shell:1", registry.address);
     assert_eq!(pull(&node, &name).expect("PullImage"), id);
     assert!(node.cri.has_image(&name) && node.cri.has_image(&id));
+    let listed = node.cri.images().expect("ListImages").into_iter().find(|image| image.id == id).expect("listed");
+    assert_eq!(listed.repo_tags, std::slice::from_ref(&name));
     collect_garbage(&node);
     let pod = Pod::run(&node, "pulled");
     let mut config = container("c", "");
-    config.image = spec(&name);
+    config.image = image_spec(&name);
     config.command = [BUSYBOX, "sh", "-c", "cat /etc/hello"].map(str::to_owned).to_vec();
     config.args.clear();
     assert_eq!(pod.run_to_end(config).exit_code, 0);
     assert_eq!(pod.said("c"), ["hello"]);
     pod.remove();
-    let request = RemoveImageRequest { image: spec(&id), ..Default::default() };
-    node.cri.call(&image_service::REMOVE_IMAGE, &request).expect("RemoveImage");
+    node.cri.remove_image(&id).expect("RemoveImage");
     assert!(!node.cri.has_image(&name));
     let log = fs::read_to_string(node.dir().join("cricket.log")).expect("the log");
     assert!(!log.contains("very-secret"), "credentials are not logged");

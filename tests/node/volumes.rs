@@ -6,20 +6,20 @@ use std::path::Path;
 
 use cricket_proto::methods::runtime_service as rpc;
 use cricket_proto::runtime::{
-    CDIDevice, ImageSpec, LinuxContainerResources, Mount, StatusRequest, UpdateContainerResourcesRequest,
+    CDIDevice, LinuxContainerResources, Mount, StatusRequest, UpdateContainerResourcesRequest,
 };
 use protobuf::MessageField;
 
 use crate::archive;
 use crate::census::Census;
-use crate::cri::{container, Pod, POLITE};
+use crate::cri::{container, image_spec, Pod, POLITE};
 use crate::node::{Node, Tuning, BUSYBOX, IMAGE};
 
 fn image(path: &str, sub_path: &str) -> Mount {
     Mount {
         container_path: path.into(),
         readonly: true,
-        image: Some(ImageSpec { image: IMAGE.into(), ..Default::default() }).into(),
+        image: image_spec(IMAGE),
         image_sub_path: sub_path.into(),
         ..Default::default()
     }

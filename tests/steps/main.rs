@@ -24,9 +24,12 @@ mod network;
 #[allow(dead_code, reason = "others use more of it")]
 #[path = "../support/node.rs"]
 mod node;
+#[path = "../image/registry.rs"]
+mod registry;
 #[path = "../support/shell.rs"]
 mod shell;
 
+mod images;
 mod rig;
 mod tracer;
 

@@ -9,6 +9,7 @@ use cricket::error::{Kind, Result};
 use cricket_proto::runtime::{ContainerConfig, NamespaceMode, PodSandboxConfig};
 
 use crate::census::{await_clean, Census};
+use crate::containerd::PrivateContainerd;
 use crate::cri::{container, namespaces, pod_config, Cri};
 use crate::node::{Node, PATIENCE};
 use crate::tracer::{Traced, Tracer};
@@ -45,6 +46,11 @@ impl Rig {
 
     pub fn cri(&self) -> &Cri {
         &self.node.cri
+    }
+
+    /// Its containerd.
+    pub fn containerd(&self) -> &PrivateContainerd {
+        &self.node.containerd
     }
 
     /// The configuration of a new pod, with a process of its own or without.

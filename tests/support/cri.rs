@@ -50,9 +50,23 @@ impl Cri {
     }
 
     pub fn has_image(&self, name: &str) -> bool {
-        let image = MessageField::some(ImageSpec { image: name.into(), ..Default::default() });
-        let request = cri::ImageStatusRequest { image, ..Default::default() };
+        let request = cri::ImageStatusRequest { image: image_spec(name), ..Default::default() };
         self.call(&image_service::IMAGE_STATUS, &request).is_ok_and(|answer| answer.image.is_some())
+    }
+
+    pub fn images(&self) -> Result<Vec<cri::Image>> {
+        Ok(self.call(&image_service::LIST_IMAGES, &Default::default())?.images)
+    }
+
+    /// Pulls with these credentials, and returns the image's id.
+    pub fn pull(&self, name: &str, auth: Option<cri::AuthConfig>) -> Result<String> {
+        let request = cri::PullImageRequest { image: image_spec(name), auth: auth.into(), ..Default::default() };
+        Ok(self.call(&image_service::PULL_IMAGE, &request)?.image_ref)
+    }
+
+    pub fn remove_image(&self, name: &str) -> Result<()> {
+        let request = cri::RemoveImageRequest { image: image_spec(name), ..Default::default() };
+        self.call(&image_service::REMOVE_IMAGE, &request).map(drop)
     }
 
     pub fn run_pod(&self, config: &PodSandboxConfig) -> Result<String> {
@@ -169,10 +183,9 @@ pub fn state(status: &ContainerStatus) -> ContainerState {
 /// A shell script in a container; logs to `<name>.log`.
 pub fn container(name: &str, script: &str) -> ContainerConfig {
     let metadata = ContainerMetadata { name: name.into(), ..Default::default() };
-    let image = ImageSpec { image: IMAGE.into(), ..Default::default() };
     let mut config = ContainerConfig {
         metadata: MessageField::some(metadata),
-        image: MessageField::some(image),
+        image: image_spec(IMAGE),
         args: vec![script.to_owned()],
         log_path: format!("{name}.log"),
         ..Default::default()
@@ -180,6 +193,11 @@ pub fn container(name: &str, script: &str) -> ContainerConfig {
     let security = config.linux.mut_or_insert_default().security_context.mut_or_insert_default();
     security.namespace_options = MessageField::some(namespaces(NamespaceMode::POD));
     config
+}
+
+/// An image by one of its names.
+pub fn image_spec(name: &str) -> MessageField<ImageSpec> {
+    MessageField::some(ImageSpec { image: name.into(), ..Default::default() })
 }
 
 /// With this network, and a PID namespace for each container.
