@@ -11,6 +11,7 @@ use crate::census::shims;
 use crate::dice::Dice;
 use crate::network::plugin_dir;
 use crate::node::Node;
+use crate::relay::Relay;
 use crate::schedule::{Act, Fault};
 
 /// The plugin that is wrapped: the one that gives addresses and interfaces.
@@ -19,6 +20,9 @@ const PLUGIN: &str = "bridge";
 const ORDERS: &str = "plugin-orders";
 /// What fills the disk of cricket's records.
 const FILLER: &str = "lib/filler";
+
+/// Bytes of answers before they stop, at most: what recovery reads, and as much again.
+const LET_THROUGH: usize = 30_000;
 
 /// Puts a wrapper before the network plugin, in a directory of the node that comes first.
 pub fn wrap_plugin(dir: &Path) {
@@ -57,22 +61,29 @@ fn fill(path: &Path) {
 }
 
 /// Does it. The daemon must have lived until it is killed.
-pub fn act(node: &mut Node, act: Act, dice: &mut Dice) {
+pub fn act(node: &mut Node, relay: &Relay, act: Act, dice: &mut Dice) {
     match act {
-        Act::Kill => {
-            let status = node.end_daemon("KILL");
-            assert_eq!(status.signal(), Some(9), "the daemon had ended by itself: {status}");
-            node.spawn_daemon();
-        }
-        Act::Begin(fault) => begin(node, fault, dice),
-        Act::End(fault) => end(node, fault),
+        Act::Kill => another_daemon(node),
+        Act::Begin(fault) => begin(node, relay, fault, dice),
+        Act::End(fault) => end(node, relay, fault),
     }
 }
 
-fn begin(node: &mut Node, fault: Fault, dice: &mut Dice) {
+fn another_daemon(node: &mut Node) {
+    let status = node.end_daemon("KILL");
+    assert_eq!(status.signal(), Some(9), "the daemon had ended by itself: {status}");
+    node.spawn_daemon();
+}
+
+fn begin(node: &mut Node, relay: &Relay, fault: Fault, dice: &mut Dice) {
     match fault {
         Fault::ContainerdDies => node.containerd.kill(),
         Fault::ContainerdStalls => signal(node.containerd.pid(), "STOP"),
+        Fault::AnswersStall => {
+            // Some stop in its recovery, some in its work.
+            relay.shut_after(dice.place(LET_THROUGH));
+            another_daemon(node);
+        }
         Fault::ShimDies => {
             // Not those that containerd runs for a moment, to start one or to clean up after one.
             let lasting = |command: &str| !command.split_whitespace().any(|word| word == "start" || word == "delete");
@@ -90,10 +101,11 @@ fn begin(node: &mut Node, fault: Fault, dice: &mut Dice) {
     }
 }
 
-fn end(node: &mut Node, fault: Fault) {
+fn end(node: &mut Node, relay: &Relay, fault: Fault) {
     match fault {
         Fault::ContainerdDies => node.containerd.start_again(),
         Fault::ContainerdStalls => signal(node.containerd.pid(), "CONT"),
+        Fault::AnswersStall => relay.open(),
         Fault::ShimDies => {}
         Fault::DiskFull => fs::remove_file(node.dir().join(FILLER)).expect("it is full of that"),
         Fault::PluginFails | Fault::PluginFailsLate | Fault::PluginHangs => {

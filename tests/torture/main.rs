@@ -34,6 +34,7 @@ mod faults;
 mod logs;
 mod model;
 mod operations;
+mod relay;
 mod round;
 mod schedule;
 mod setting;

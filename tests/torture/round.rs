@@ -15,6 +15,7 @@ use crate::cri::Cri;
 use crate::dice::Dice;
 use crate::faults;
 use crate::node::{until, Node, Tuning, PATIENCE};
+use crate::relay::{self, Relay};
 use crate::schedule::{Act, Round};
 use crate::setting::{kept, Setting};
 use crate::witness::Witness;
@@ -29,6 +30,7 @@ const LOGS: [&str; 2] = ["cricket.log", "log"];
 /// The node, and how it was before.
 pub struct Rig {
     node: Node,
+    relay: Relay,
     /// The control group above all pods.
     cgroup: String,
     empty: Census,
@@ -42,11 +44,15 @@ impl Rig {
     /// A node that has had a pod, so that caches, connections and the bridge are there.
     pub fn start(setting: &Setting) -> Rig {
         let tuning = Tuning { containerd: setting.containerd.clone(), ..Tuning::default() };
-        let node = Node::start_on(tuning, faults::small_disk);
+        let node = Node::start_on(tuning, |dir| {
+            faults::small_disk(dir);
+            relay::on_the_way(dir);
+        });
+        let relay = Relay::start(node.dir());
         faults::wrap_plugin(node.dir());
         let cgroup = format!("/cricket-torture-{}", std::process::id());
         let (empty, held) = (Census::take(&node), Holdings::at_rest(node.daemon_pid()));
-        let mut rig = Rig { node, cgroup, empty, held, lonely: HashMap::new(), tally: Tally::default() };
+        let mut rig = Rig { node, relay, cgroup, empty, held, lonely: HashMap::new(), tally: Tally::default() };
         let calm = Round { seed: setting.seed, number: u64::MAX, fault: None, acts: Vec::new() };
         let mut client = Client::new(&calm, 0, rig.node.dir(), &rig.cgroup, Arc::default());
         for _ in 0..20 {
@@ -110,7 +116,7 @@ impl Rig {
     fn torture(&mut self, round: &Round, dice: &mut Dice) {
         for (pause, act) in &round.acts {
             sleep(*pause);
-            faults::act(&mut self.node, *act, dice);
+            faults::act(&mut self.node, &self.relay, *act, dice);
             match act {
                 Act::Kill => self.tally.kills += 1,
                 Act::Begin(_) => self.tally.faults += 1,

@@ -11,6 +11,8 @@ pub enum Fault {
     ContainerdDies,
     /// containerd does not answer for a while.
     ContainerdStalls,
+    /// containerd does what it is asked, and its answers do not arrive for a while: one stops in the middle.
+    AnswersStall,
     /// A shim is killed, and with it whatever it runs.
     ShimDies,
     /// The network plugin fails.
@@ -24,7 +26,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    const ALL: [Fault; 7] = [
+    const ALL: [Fault; 8] = [
         Fault::ContainerdDies,
         Fault::PluginHangs,
         Fault::ShimDies,
@@ -32,6 +34,7 @@ impl Fault {
         Fault::ContainerdStalls,
         Fault::PluginFailsLate,
         Fault::DiskFull,
+        Fault::AnswersStall,
     ];
 }
 
@@ -92,7 +95,7 @@ fn a_plan_is_always_the_same_and_every_fault_has_its_turn() {
     assert_eq!(acts(1, 3), acts(1, 3));
     assert_ne!(acts(1, 3), acts(2, 3));
     for fault in Fault::ALL {
-        let number = (0..14).find(|n| Round::plan(1, *n).fault == Some(fault)).expect("among the first fourteen");
+        let number = (0..16).find(|n| Round::plan(1, *n).fault == Some(fault)).expect("among the first sixteen");
         let acts = acts(1, number);
         let place = |act| acts.iter().position(|(_, a)| *a == act).expect("there");
         assert!(place(Act::Begin(fault)) < place(Act::End(fault)), "{acts:?}");
