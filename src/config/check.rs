@@ -45,9 +45,18 @@ pub(super) fn checked(config: Config) -> Result<Config> {
     range("log_line_bytes", config.log_line_bytes as u64, 256..=1 << 20)?;
     config.cdi_dirs.iter().try_for_each(|dir| path("cdi_dirs", dir))?;
     let streaming = &config.streaming;
-    if !streaming.address.is_loopback() {
-        let problem = format!("`{}` must be a loopback address: sessions are not encrypted", streaming.address);
-        return Err(refusal("streaming.address", &problem));
+    let at = streaming.address;
+    let problem = match &streaming.certificate {
+        None if !at.is_loopback() => "must be a loopback address: without a certificate sessions are not encrypted",
+        Some(_) if at.is_unspecified() => "must be one address: URLs name it",
+        _ => "",
+    };
+    if !problem.is_empty() {
+        return Err(refusal("streaming.address", &format!("`{at}` {problem}")));
+    }
+    if let Some(certificate) = &streaming.certificate {
+        path("streaming.tls_cert", &certificate.chain)?;
+        path("streaming.tls_key", &certificate.key)?;
     }
     range("streaming.idle_timeout", streaming.idle_timeout.as_secs(), 1..=7 * 24 * 3600)?;
     range("streaming.max_sessions", streaming.max_sessions as u64, 1..=4096)?;
@@ -171,6 +180,11 @@ mod tests {
             ("[cni]\ntimeout = 0", "cni.timeout"),
             ("[streaming]\naddress = \"0.0.0.0\"", "streaming.address"),
             ("[streaming]\naddress = \"localhost\"", "streaming.address"),
+            ("[streaming]\ntls_cert = \"/c.pem\"", "streaming"),
+            ("[streaming]\ntls_key = \"/k.pem\"", "streaming"),
+            ("[streaming]\ntls_cert = \"c.pem\"\ntls_key = \"/k.pem\"", "streaming.tls_cert"),
+            ("[streaming]\ntls_cert = \"/c.pem\"\ntls_key = \"k.pem\"", "streaming.tls_key"),
+            ("[streaming]\naddress = \"::\"\ntls_cert = \"/c.pem\"\ntls_key = \"/k.pem\"", "streaming.address"),
             ("[streaming]\nidle_timeout = 0", "streaming.idle_timeout"),
             ("[streaming]\nmax_sessions = 0", "streaming.max_sessions"),
             ("[runtime.\"a b\"]", "runtime.<name>"),

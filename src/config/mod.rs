@@ -97,7 +97,7 @@ pub const RUNC: &str = "io.containerd.runc.v2";
 /// How clients of exec, attach and port-forward are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Streaming {
-    /// Where: a loopback address, for the kubelet relays.
+    /// Where: a loopback address, for the kubelet relays; any other only with a certificate.
     pub address: IpAddr,
     /// Its port; 0 is any.
     pub port: u16,
@@ -107,6 +107,17 @@ pub struct Streaming {
     pub max_sessions: usize,
     /// A command ends when its client goes away.
     pub end_exec_with_client: bool,
+    /// Sessions are encrypted, if there is one.
+    pub certificate: Option<Certificate>,
+}
+
+/// Who a TLS server is. The files are read when they are needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Its certificate and those between it and one that clients trust, in PEM.
+    pub chain: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
 }
 
 /// Which images there are and how they come here.

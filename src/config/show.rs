@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write as _};
 use std::path::Path;
 
-use super::{Config, Handler, Image, Streaming};
+use super::{Certificate, Config, Handler, Image, Streaming};
 
 /// Text of a configuration file under construction.
 struct Page(String);
@@ -95,6 +95,11 @@ impl Page {
         self.key("max_sessions", streaming.max_sessions);
         self.note("Kill the command of an exec whose client has gone away.");
         self.key("end_exec_with_client", streaming.end_exec_with_client);
+        self.note("TLS: a certificate chain and its key, in PEM. Without them sessions are not encrypted.");
+        let file =
+            |of: fn(&Certificate) -> &Path| streaming.certificate.as_ref().map_or_else(|| text(""), |it| path(of(it)));
+        self.key("tls_cert", file(|it| &it.chain));
+        self.key("tls_key", file(|it| &it.key));
     }
 
     fn note(&mut self, comment: &str) {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{
-    CgroupDriver, Cni, Config, Containerd, Handler, Image, ImageVolumes, SandboxProcess, Shim, ShimScope, Streaming,
-    UnsetSeccomp, RUNC,
+    Certificate, CgroupDriver, Cni, Config, Containerd, Handler, Image, ImageVolumes, SandboxProcess, Shim, ShimScope,
+    Streaming, UnsetSeccomp, RUNC,
 };
 use crate::error::{Error, Result};
 
@@ -86,6 +86,8 @@ struct TypedStreaming {
     idle_timeout: Option<u64>,
     max_sessions: Option<usize>,
     end_exec_with_client: Option<bool>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -184,12 +186,19 @@ impl Typed {
 
 impl TypedStreaming {
     fn meant(self) -> Result<Streaming> {
+        let given = |file: Option<PathBuf>| file.filter(|file| !file.as_os_str().is_empty());
+        let certificate = match (given(self.tls_cert), given(self.tls_key)) {
+            (Some(chain), Some(key)) => Some(Certificate { chain, key }),
+            (None, None) => None,
+            _ => return Err(Error::invalid("configuration: streaming: tls_cert and tls_key need each other")),
+        };
         Ok(Streaming {
             address: self.address.map_or(Ok(Ipv4Addr::LOCALHOST.into()), |text| address(&text))?,
             port: self.port.unwrap_or(0),
             idle_timeout: Duration::from_secs(self.idle_timeout.unwrap_or(4 * 3600)),
             max_sessions: self.max_sessions.unwrap_or(256),
             end_exec_with_client: self.end_exec_with_client.unwrap_or(true),
+            certificate,
         })
     }
 }

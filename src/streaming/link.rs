@@ -1,10 +1,10 @@
 //! A connection after its handshake: the socket, its two buffers, and the wire that understands them.
 
-use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use super::buffer::{read, Buffer, Moved};
+use super::socket::Socket;
 use super::upgrade::{Agreed, Opening};
 use super::wire::{Source, StreamId, Wire};
 use crate::error::{Context, Error, Kind, Result};
@@ -20,7 +20,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
 
 /// A connection.
 pub struct Link {
-    socket: TcpStream,
+    socket: Socket,
     /// What came and was not used yet.
     pub input: Buffer,
     /// What is to be sent.
@@ -39,7 +39,7 @@ pub struct Link {
 
 impl Link {
     /// A connection on which our answer is the next thing to be sent.
-    pub fn new(socket: TcpStream, input: Buffer, agreed: Agreed) -> Link {
+    pub fn new(socket: Socket, input: Buffer, agreed: Agreed) -> Link {
         let mut out = Buffer::new(OUTGOING);
         out.push(&agreed.answer);
         let fixed = agreed.opening == Opening::Fixed;
@@ -47,7 +47,7 @@ impl Link {
     }
 
     /// A connection on which nothing follows this answer.
-    pub fn for_refusal(socket: TcpStream, input: Buffer, answer: &[u8]) -> Link {
+    pub fn for_refusal(socket: Socket, input: Buffer, answer: &[u8]) -> Link {
         let mut out = Buffer::new(answer.len());
         out.push(answer);
         let wire = Box::new(super::websocket::WebSocket::new(super::websocket::Content::Plain));
@@ -56,7 +56,7 @@ impl Link {
 
     /// Waits for the socket too: to send what there is, and to read if `reading`.
     pub fn add_to(&self, poll: &mut Poll, reading: bool) -> Place {
-        let at = poll.add(&self.socket, reading && !self.choked, !self.out.is_empty());
+        let at = self.socket.add_to(poll, reading && !self.choked, !self.out.is_empty());
         poll.watch_end(at);
         at
     }
@@ -75,7 +75,7 @@ impl Link {
     }
 
     fn fill(&mut self) {
-        match self.input.fill(&mut &self.socket) {
+        match self.input.fill(&mut self.socket) {
             Ok(Moved::Some(_)) => self.used = Instant::now(),
             Ok(Moved::Blocked) => {}
             Ok(Moved::End) | Err(_) => self.gone = true,
@@ -85,8 +85,9 @@ impl Link {
     /// Sends what the socket takes.
     pub fn flush(&mut self) {
         loop {
-            match self.out.flush(&mut &self.socket) {
-                Ok(0) => {}
+            let unsent = self.socket.has_unsent();
+            match self.socket.flush().and_then(|()| self.out.flush(&mut self.socket)) {
+                Ok(0) if unsent == self.socket.has_unsent() => {}
                 Ok(_) => self.used = Instant::now(),
                 Err(_) => {
                     self.gone = true;
@@ -121,7 +122,7 @@ impl Link {
             if self.gone {
                 return Err(Error::new(Kind::Canceled, "the client went away"));
             }
-            if self.out.is_empty() {
+            if self.out.is_empty() && !self.socket.has_unsent() {
                 return Ok(());
             }
             self.wait(&mut poll, stop, false, Some(self.used + patience))?;
@@ -180,7 +181,7 @@ impl Link {
     /// would throw away what is still on its way.
     pub fn close(mut self, stop: &EventFd) {
         let patience = if self.gone { Duration::ZERO } else { FAREWELL };
-        if self.flush_all(stop, patience).is_err() || self.socket.shutdown(Shutdown::Write).is_err() {
+        if self.flush_all(stop, patience).is_err() || self.socket.end().is_err() {
             return;
         }
         let deadline = Some(Instant::now() + FAREWELL);
@@ -189,7 +190,7 @@ impl Link {
         self.choked = false;
         while self.wait(&mut poll, stop, true, deadline).is_ok() {
             loop {
-                match read(&mut &self.socket, &mut rest) {
+                match read(&mut self.socket, &mut rest) {
                     Ok(Moved::Some(_)) => {}
                     Ok(Moved::Blocked) => break,
                     Ok(Moved::End) | Err(_) => return,

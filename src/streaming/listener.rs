@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use super::buffer::{Buffer, Moved};
 use super::http::{self, Refusal, Request, MAX_REQUEST};
 use super::link::{Link, INCOMING};
-use super::{forward, remote, upgrade, Shared};
+use super::socket::Socket;
+use super::{forward, remote, tls, upgrade, Shared};
+use rustls::ServerConfig;
+
 use crate::error::{Context, Error, Kind, Result};
 use crate::store::sessions::Session;
 use crate::sys::poll::Poll;
@@ -37,6 +40,8 @@ impl Shared {
             None => {
                 let wanted = SocketAddr::new(self.rt.config.streaming.address, self.rt.config.streaming.port);
                 let doing = || format!("open the streaming port at {wanted}");
+                // Read anew each time: a certificate is renewed without a restart.
+                let tls = self.rt.config.streaming.certificate.as_ref().map(tls::config_of).transpose()?;
                 let listener = TcpListener::bind(wanted).with_context(doing)?;
                 listener.set_nonblocking(true).with_context(doing)?;
                 let at = listener.local_addr().with_context(doing)?;
@@ -44,13 +49,14 @@ impl Shared {
                 std::thread::Builder::new()
                     .name("streaming".into())
                     .stack_size(STACK_BYTES)
-                    .spawn(move || shared.accept_all(listener))
+                    .spawn(move || shared.accept_all(listener, tls))
                     .with_context(doing)?;
                 gate.at = Some(at);
                 at
             }
         };
-        Ok(format!("http://{at}"))
+        let scheme = if self.rt.config.streaming.certificate.is_some() { "https" } else { "http" };
+        Ok(format!("{scheme}://{at}"))
     }
 
     /// Closes the port for good, and waits for its thread.
@@ -64,7 +70,7 @@ impl Shared {
     }
 
     /// The life of the accepting thread.
-    fn accept_all(self: Arc<Self>, listener: TcpListener) {
+    fn accept_all(self: Arc<Self>, listener: TcpListener, tls: Option<Arc<ServerConfig>>) {
         let mut poll = Poll::new();
         loop {
             let until = self.rt.sessions.open_until();
@@ -74,7 +80,7 @@ impl Shared {
             let failed = poll.wait(until).is_err();
             let over = failed || poll.readable(stop);
             if !over && poll.readable(coming) {
-                accept_some(&self, &listener);
+                accept_some(&self, &listener, tls.as_ref());
             }
             let mut gate = self.gate.lock();
             // Under the lock: whoever got a token before sees the port closed and opens it anew.
@@ -88,10 +94,10 @@ impl Shared {
     }
 }
 
-fn accept_some(shared: &Arc<Shared>, listener: &TcpListener) {
+fn accept_some(shared: &Arc<Shared>, listener: &TcpListener, tls: Option<&Arc<ServerConfig>>) {
     loop {
         match listener.accept() {
-            Ok((socket, _)) => admit(shared, socket),
+            Ok((socket, _)) => admit(shared, socket, tls),
             Err(e) if e.kind() == ErrorKind::WouldBlock => return,
             // A client that went away while it waited; a lack of descriptors passes when a session ends.
             Err(e) => {
@@ -102,19 +108,22 @@ fn accept_some(shared: &Arc<Shared>, listener: &TcpListener) {
     }
 }
 
-fn admit(shared: &Arc<Shared>, socket: TcpStream) {
+fn admit(shared: &Arc<Shared>, socket: TcpStream, tls: Option<&Arc<ServerConfig>>) {
     match shared.sessions.reserve() {
         Ok(seat) => {
-            let own = shared.clone();
+            let (own, tls) = (shared.clone(), tls.cloned());
             seat.run("session", move || {
-                if let Err(e) = serve(&own, socket) {
+                if let Err(e) = Socket::new(socket, tls.as_ref()).and_then(|socket| serve(&own, socket)) {
                     log::debug!("streaming: {e}");
                 }
             });
         }
         Err(e) => {
             log::warn!("a streaming client is sent away: {e}");
-            refuse(socket, &Refusal::new("503 Service Unavailable", e.to_string()));
+            // Behind TLS it could not be told without a handshake, for which there is no thread.
+            if tls.is_none() {
+                refuse(socket, &Refusal::new("503 Service Unavailable", e.to_string()));
+            }
         }
     }
 }
@@ -125,12 +134,9 @@ fn refuse(mut socket: TcpStream, refusal: &Refusal) {
 }
 
 /// One connection from its request to its end.
-fn serve(shared: &Arc<Shared>, socket: TcpStream) -> Result<()> {
-    let doing = "prepare a streaming connection";
-    socket.set_nonblocking(true).context(doing)?;
-    socket.set_nodelay(true).context(doing)?;
+fn serve(shared: &Arc<Shared>, mut socket: Socket) -> Result<()> {
     let mut input = Buffer::new(INCOMING);
-    let judged = match read_request(shared, &socket, &mut input)? {
+    let judged = match read_request(shared, &mut socket, &mut input)? {
         Ok(request) => begin(shared, &request),
         Err(refusal) => Err(refusal),
     };
@@ -180,16 +186,19 @@ fn begin(shared: &Shared, request: &Request) -> Result<Start, Refusal> {
 }
 
 /// Reads the request; what follows it stays in the buffer.
-fn read_request(shared: &Shared, mut socket: &TcpStream, input: &mut Buffer) -> Result<Result<Request, Refusal>> {
+fn read_request(shared: &Shared, socket: &mut Socket, input: &mut Buffer) -> Result<Result<Request, Refusal>> {
     let deadline = Instant::now() + REQUEST_BUDGET;
     let mut poll = Poll::new();
     loop {
         poll.clear();
         let stop = poll.add(&shared.stop, true, false);
-        let at = poll.add(socket, true, false);
+        let at = socket.add_to(&mut poll, true, false);
         poll.wait(Some(deadline)).context("wait for a request")?;
         if poll.readable(stop) {
             return Err(Error::new(Kind::Unavailable, "cricket is shutting down"));
+        }
+        if poll.writable(at) {
+            socket.flush().context("answer a handshake")?;
         }
         if !poll.readable(at) {
             if Instant::now() >= deadline {
@@ -197,7 +206,7 @@ fn read_request(shared: &Shared, mut socket: &TcpStream, input: &mut Buffer) -> 
             }
             continue;
         }
-        if input.fill(&mut socket).context("read a request")? == Moved::End {
+        if input.fill(socket).context("read a request")? == Moved::End {
             return Err(Error::new(Kind::Canceled, "the client went away before its request"));
         }
         match http::length(input.data()) {

@@ -24,8 +24,10 @@ mod pair;
 mod remote;
 mod role;
 mod size;
+mod socket;
 pub mod spdy;
 mod status;
+mod tls;
 mod tunnel;
 pub mod upgrade;
 pub mod websocket;
@@ -59,7 +61,14 @@ struct Shared {
 
 impl Streaming {
     /// From now on URLs are handed out. Opens nothing yet.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a certificate that cannot be used.
     pub fn start(rt: Arc<Runtime>) -> Result<Streaming> {
+        if let Some(certificate) = &rt.config.streaming.certificate {
+            // What is wrong with it is to be known now, not with the first session.
+            tls::config_of(certificate)?;
+        }
         let limit = rt.config.streaming.max_sessions;
         let sessions = Workers::new(Size { bound: limit, kept: 0, limit });
         let stop = EventFd::new().context("start the streaming server")?;

@@ -6,7 +6,11 @@ use std::time::Instant;
 
 /// What is waited for, rebuilt before every wait.
 #[derive(Default)]
-pub struct Poll(Vec<libc::pollfd>);
+pub struct Poll {
+    entries: Vec<libc::pollfd>,
+    /// Readable whatever the kernel says.
+    known: Option<Place>,
+}
 
 /// Which entry of a [`Poll`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,26 +24,33 @@ impl Poll {
 
     /// Forgets all entries.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.entries.clear();
+        self.known = None;
     }
 
     /// Waits for `fd` as well: until it can be read or written, as asked, and in any case until both directions are
     /// over. What is added for nothing else is told its end for ever: leave it out if that was heard.
     pub fn add(&mut self, fd: &impl AsFd, read: bool, write: bool) -> Place {
         let events = if read { libc::POLLIN } else { 0 } | if write { libc::POLLOUT } else { 0 };
-        self.0.push(libc::pollfd { fd: fd.as_fd().as_raw_fd(), events, revents: 0 });
-        Place(self.0.len() - 1)
+        self.entries.push(libc::pollfd { fd: fd.as_fd().as_raw_fd(), events, revents: 0 });
+        Place(self.entries.len() - 1)
+    }
+
+    /// There is something to read already, of which the kernel does not know: the wait will be short. Of one entry only.
+    pub fn set_readable(&mut self, at: Place) {
+        self.known = Some(at);
     }
 
     /// Also waits until the other side of a socket sends nothing more.
     pub fn watch_end(&mut self, at: Place) {
-        if let Some(entry) = self.0.get_mut(at.0) {
+        if let Some(entry) = self.entries.get_mut(at.0) {
             entry.events |= libc::POLLRDHUP;
         }
     }
 
     /// Blocks until one of them is ready, or until `deadline` (none: for ever). A signal ends the wait too.
     pub fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        let deadline = if self.known.is_some() { Some(Instant::now()) } else { deadline };
         let timeout = deadline.map_or(-1, |at| {
             let left = at.saturating_duration_since(Instant::now());
             // Rounded up: when the call comes back empty-handed, the deadline has passed.
@@ -47,10 +58,10 @@ impl Poll {
         });
         // SAFETY: pointer and length describe the vector's initialised pollfd structures, which outlive the call. A
         // descriptor that was closed since it was added is reported, not dereferenced.
-        let n = unsafe { libc::poll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, timeout) };
+        let n = unsafe { libc::poll(self.entries.as_mut_ptr(), self.entries.len() as libc::nfds_t, timeout) };
         if n < 0 {
             let e = io::Error::last_os_error();
-            self.0.iter_mut().for_each(|entry| entry.revents = 0);
+            self.entries.iter_mut().for_each(|entry| entry.revents = 0);
             if e.kind() != io::ErrorKind::Interrupted {
                 return Err(e);
             }
@@ -60,7 +71,7 @@ impl Poll {
 
     /// A read will not block: there is something, or the end, or an error.
     pub fn readable(&self, at: Place) -> bool {
-        self.has(at, libc::POLLIN | libc::POLLHUP | libc::POLLERR | libc::POLLRDHUP)
+        self.known == Some(at) || self.has(at, libc::POLLIN | libc::POLLHUP | libc::POLLERR | libc::POLLRDHUP)
     }
 
     /// A write will not block.
@@ -74,7 +85,7 @@ impl Poll {
     }
 
     fn has(&self, at: Place, any: libc::c_short) -> bool {
-        self.0.get(at.0).is_some_and(|entry| entry.revents & any != 0)
+        self.entries.get(at.0).is_some_and(|entry| entry.revents & any != 0)
     }
 }
 
@@ -107,5 +118,19 @@ mod tests {
         a.shutdown(std::net::Shutdown::Write).unwrap();
         poll.wait(past).unwrap();
         assert!(poll.hung_up(at), "the end is told even to who does not read");
+    }
+
+    #[test]
+    fn what_is_known_to_be_readable_is_not_waited_for() {
+        let (_a, b) = UnixStream::pair().unwrap();
+        let mut poll = Poll::new();
+        let at = poll.add(&b, true, false);
+        poll.set_readable(at);
+        poll.wait(None).unwrap();
+        assert!(poll.readable(at) && !poll.writable(at) && !poll.hung_up(at));
+        poll.clear();
+        let at = poll.add(&b, true, false);
+        poll.wait(Some(Instant::now())).unwrap();
+        assert!(!poll.readable(at));
     }
 }

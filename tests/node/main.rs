@@ -49,3 +49,4 @@ mod shim;
 mod streaming;
 mod stats;
 mod shim_scope;
+mod tls;
