@@ -1,11 +1,13 @@
 //! Addresses that a power cut has torn from their owners.
 //!
 //! The plugin `host-local` keeps a file for each address that is in use, named by it, with its owner inside, and does not wait
-//! until that is on disk. After a power cut the file may be there and empty: then no DEL finds it any more, and the pool is
-//! one smaller for ever. Whoever writes such a file holds the lock of its directory meanwhile, so that one which is empty
-//! under the lock has no owner.
+//! until that is on disk. After a power cut the file may be there and be empty, or as long as it should be and nothing but
+//! zeroes: a file system may have its length, and its place on the disk, before its bytes. Then no DEL finds it any more, and
+//! the pool is one smaller for ever. Whoever writes such a file holds the lock of its directory meanwhile, so that one
+//! which says nothing under the lock has no owner.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +17,8 @@ use crate::sys::lock_file::LockFile;
 
 /// Where it keeps the addresses of a network whose configuration does not say, as that of a plugin which calls it.
 const DEFAULT: &str = "/var/lib/cni/networks";
+/// More than any owner's name has.
+const MOST_BYTES: u64 = 4096;
 /// Of the directory, as the plugin takes it.
 const LOCK: &str = "lock";
 
@@ -60,7 +64,12 @@ fn is_address(path: &Path) -> bool {
 }
 
 fn is_torn(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|facts| facts.is_file() && facts.len() == 0)
+    let says = |path: &Path| {
+        let mut bytes = Vec::new();
+        File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes))?;
+        Ok::<_, std::io::Error>(bytes.iter().any(|byte| *byte != 0))
+    };
+    fs::symlink_metadata(path).is_ok_and(|facts| facts.is_file()) && says(path).is_ok_and(|something| !something)
 }
 
 #[cfg(test)]
@@ -83,23 +92,29 @@ mod tests {
         assert_eq!(find(&network), Vec::<PathBuf>::new(), "nothing was ever attached");
         let at = dir.path().join("net");
         fs::create_dir(&at).expect("mkdir");
-        for (name, text) in [("10.0.0.2", "c1\neth0"), ("10.0.0.3", ""), ("fd00::7", ""), ("last_reserved_ip.0", "")] {
+        for (name, text) in [
+            ("10.0.0.2", "c1\neth0"),
+            ("10.0.0.3", ""),
+            ("10.0.0.4", "\0\0\0\0\0\0\0"),
+            ("fd00::7", ""),
+            ("last_reserved_ip.0", ""),
+        ] {
             fs::write(at.join(name), text).expect("write");
         }
         let mut torn = find(&network);
         torn.sort();
-        assert_eq!(torn, [at.join("10.0.0.3"), at.join("fd00::7")]);
+        assert_eq!(torn, [at.join("10.0.0.3"), at.join("10.0.0.4"), at.join("fd00::7")]);
 
         let held = LockFile::try_take(&at.join(LOCK)).expect("lockable");
         assert_eq!(remove(&torn[0]).map_err(|e| e.kind()), Err(Kind::Unavailable));
         drop(held);
         // Its writer was only about to name the owner.
-        fs::write(&torn[1], "c2\neth0").expect("write");
+        fs::write(&torn[2], "c2\neth0").expect("write");
         for path in &torn {
             remove(path).expect("removed");
             remove(path).expect("again");
         }
-        assert!(!torn[0].exists() && torn[1].exists() && at.join("10.0.0.2").exists());
+        assert!(!torn[0].exists() && !torn[1].exists() && torn[2].exists() && at.join("10.0.0.2").exists());
         assert_eq!(find(&network), Vec::<PathBuf>::new());
     }
 
