@@ -1,9 +1,11 @@
 //! Control groups of a running process: where they are, and what their files say.
 
 mod groups;
+mod left;
 mod meter;
 mod usage;
 
+pub use left::remove;
 pub use meter::{Meter, Reading};
 pub use usage::{Memory, Pressure, Stall, Swap, Usage};
 

@@ -5,11 +5,13 @@ use std::path::Path;
 use cricket_proto::runtime::{ContainerEventType, RemoveContainerRequest, RemoveContainerResponse};
 
 use crate::call::Call;
+use crate::cgroup;
 use crate::container::{stop, task};
 use crate::containerd::SnapshotRef;
 use crate::error::{Context, Idempotent, Kind, Result};
+use crate::oci;
 use crate::runtime::Runtime;
-use crate::store::Container;
+use crate::store::{Container, Sandbox};
 use crate::sys::tree;
 
 /// Removes a container, killing it first if it runs. Idempotent; a missing one is success. Its log stays: that is the
@@ -42,6 +44,9 @@ fn erase(rt: &Runtime, call: &Call, container: &Container) -> Result<()> {
         stop::await_death(rt, call, container)?;
     }
     task::destroy(&*rt.containerd, call, id, None)?;
+    if let Some(sandbox) = rt.sandboxes.exact(container.sandbox_id.as_str()) {
+        remove_group(rt, &sandbox, id);
+    }
     rt.hub.close(id);
     let record = match rt.containerd.container(call, id) {
         Err(e) if e.kind() == Kind::NotFound => None,
@@ -59,6 +64,20 @@ fn erase(rt: &Runtime, call: &Call, container: &Container) -> Result<()> {
         .context("remove its snapshot")?;
     remove_tree(&rt.layout.container_state(&container.id))?;
     remove_tree(&rt.layout.container_root(&container.id))
+}
+
+/// Removes the control group of a container, or of the sandbox's process, whose task is gone: mostly the runtime has done so.
+/// Those of systemd go by themselves.
+pub fn remove_group(rt: &Runtime, sandbox: &Sandbox, id: &str) {
+    let Ok(handler) = rt.handler(&sandbox.runtime_handler) else { return };
+    if rt.systemd_cgroup(handler) {
+        return;
+    }
+    let removed =
+        oci::cgroup::path(&sandbox.config.linux.cgroup_parent, false, id).and_then(|path| cgroup::remove(&path));
+    if let Err(e) = removed {
+        log::warn!("a control group is left: {e}");
+    }
 }
 
 fn remove_tree(path: &Path) -> Result<()> {

@@ -18,7 +18,9 @@ use crate::store::Sandbox;
 pub fn teardown(rt: &Runtime, call: &Call, sandbox: &Sandbox) -> Result<()> {
     let id = &sandbox.id;
     let process = match sandbox.process {
-        true => process::remove(rt, call, id.as_str()).context("end the process of the sandbox"),
+        true => process::remove(rt, call, id.as_str())
+            .map(|()| container::remove_group(rt, sandbox, id.as_str()))
+            .context("end the process of the sandbox"),
         false => Ok(()),
     };
     let network = match &sandbox.pins(&rt.layout).net {

@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use cricket_proto::runtime::{Int64Value, KeyValue, LinuxContainerResources, Mount};
+use cricket_proto::runtime::{Int64Value, KeyValue, LinuxContainerResources, Mount, NamespaceMode};
 use protobuf::MessageField;
 
-use crate::cri::{container, pod_config, state, Pod, POLITE};
+use crate::cri::{container, namespaces, pod_config, state, Pod, POLITE};
 use crate::node::{until, Node};
 
 /// The file of a controller in the cgroup of a process, whichever version the machine has: (v1 name, v2 name).
@@ -169,6 +169,40 @@ pub fn remove_group(parent: &str) {
     until("the control group of the pod is removed", || {
         groups.iter().all(|group| fs::remove_dir(group).is_ok() || !group.exists())
     });
+}
+
+/// As runc leaves it when the last process takes its time to go.
+#[test]
+fn a_control_group_that_a_runtime_has_left_goes_with_its_container() {
+    let node = Node::shared();
+    let mut config = pod_config(&node, "left-group");
+    let parent = format!("/cricket-left-{}", std::process::id());
+    let linux = config.linux.mut_or_insert_default();
+    linux.cgroup_parent = parent.clone();
+    let mut options = namespaces(NamespaceMode::POD);
+    options.pid = NamespaceMode::POD.into();
+    linux.security_context.mut_or_insert_default().namespace_options = Some(options).into();
+    let pod = Pod::run_as(&node, config);
+    let id = pod.start(container("ended", "exit 0"));
+    node.cri.ended(&id);
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten().map(|hierarchy| hierarchy.path());
+    let groups: Vec<_> =
+        hierarchies.map(|hierarchy| hierarchy.join(&parent[1..])).filter(|group| group.is_dir()).collect();
+    let leave = |id: &str| {
+        let left: Vec<_> = groups.iter().map(|group| group.join(id)).collect();
+        left.iter().for_each(|group| fs::create_dir_all(group.join("inner")).expect("a group"));
+        left
+    };
+    let left = leave(&id);
+    assert!(!left.is_empty());
+    node.cri.remove(&id).expect("RemoveContainer");
+    assert!(!left.iter().any(|group| group.exists()), "{left:?}");
+
+    let (id, sandbox) = (pod.start(container("runs", POLITE)), pod.id.clone());
+    let left = [leave(&id), leave(&sandbox)].concat();
+    pod.remove();
+    assert!(!left.iter().any(|group| group.exists()), "{left:?}");
+    remove_group(&parent);
 }
 
 #[test]
