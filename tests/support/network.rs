@@ -12,7 +12,7 @@ const PLUGINS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
 /// A bridge that comes with the first pod, and the addresses behind it.
 pub struct Network {
     bridge: String,
-    /// `10.101.2`: the first three bytes.
+    /// `10.101.4`: the first three bytes. A thousand addresses begin there: a bench has hundreds of pods.
     subnet: String,
 }
 
@@ -24,8 +24,8 @@ impl Network {
         }
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let (pid, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let number = (pid * 16 + count) % (64 * 256);
-        let subnet = format!("10.{}.{}", 100 + number / 256, number % 256);
+        let number = (pid * 16 + count) % (156 * 64);
+        let subnet = format!("10.{}.{}", 100 + number / 64, number % 64 * 4);
         Network { bridge: format!("ckn{pid}-{count}"), subnet }
     }
 
@@ -41,7 +41,7 @@ impl Network {
         let text = format!(
             r#"{{"cniVersion": "1.0.0", "name": "test", "plugins": [
 {{"type": "bridge", "bridge": "{bridge}", "isGateway": true, "ipam":
-  {{"type": "host-local", "dataDir": "{}/ipam", "ranges": [[{{"subnet": "{subnet}.0/24"}}]]}}}},
+  {{"type": "host-local", "dataDir": "{}/ipam", "ranges": [[{{"subnet": "{subnet}.0/22"}}]]}}}},
 {{"type": "portmap", "capabilities": {{"portMappings": true}}}}]}}
 "#,
             dir.display()
