@@ -5,6 +5,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use protobuf::rt::WireType;
 use protobuf::{CodedOutputStream, Message};
 
 use crate::error::{Error, Kind, Result};
@@ -33,11 +34,16 @@ impl<R> Encoded<R> {
         let length = length.map_err(|e| Error::caused(Kind::Internal, "encode a list", e))?;
         self.bytes.reserve(constant.len() + rest.len() + 2 * size_of::<u64>());
         write(&mut self.bytes, |out| {
-            out.write_tag(field, protobuf::rt::WireType::LengthDelimited)?;
+            out.write_tag(field, WireType::LengthDelimited)?;
             out.write_raw_varint32(length)?;
             out.write_raw_bytes(constant)?;
             out.write_raw_bytes(&rest)
         })
+    }
+
+    /// Adds an element to the repeated message `field`, all of it.
+    pub fn add(&mut self, field: u32, element: &[u8]) {
+        put_bytes(&mut self.bytes, field, element);
     }
 
     /// What goes over the wire.
@@ -74,6 +80,29 @@ pub fn encode(message: &impl Message) -> Box<[u8]> {
     message.write_to_bytes().unwrap_or_default().into_boxed_slice()
 }
 
+/// Adds a field that has a length, a string or a message, to a message in its wire form.
+pub fn put_bytes(message: &mut Vec<u8>, field: u32, value: &[u8]) {
+    put_varint(message, u64::from(field) << 3 | WireType::LengthDelimited as u64);
+    put_varint(message, value.len() as u64);
+    message.extend_from_slice(value);
+}
+
+/// Adds a field that is a number. Zero is what an absent field means.
+pub fn put_number(message: &mut Vec<u8>, field: u32, value: u64) {
+    if value != 0 {
+        put_varint(message, u64::from(field) << 3 | WireType::Varint as u64);
+        put_varint(message, value);
+    }
+}
+
+fn put_varint(message: &mut Vec<u8>, mut value: u64) {
+    while value > 0x7f {
+        message.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    message.push(value as u8);
+}
+
 fn write(bytes: &mut Vec<u8>, write: impl FnOnce(&mut CodedOutputStream<'_>) -> protobuf::Result<()>) -> Result<()> {
     let mut out = CodedOutputStream::vec(bytes);
     write(&mut out).and_then(|()| out.flush()).map_err(broken)
@@ -86,7 +115,8 @@ fn broken(e: protobuf::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cricket_proto::runtime::{Container, ContainerState, ListContainersResponse};
+    use cricket_proto::runtime::{Container, ContainerState, ListContainersResponse, Metric, UInt64Value};
+    use protobuf::MessageField;
 
     #[test]
     fn the_parts_are_the_message() {
@@ -102,6 +132,29 @@ mod tests {
         }
         assert_eq!(list.decode().expect("whole"), expected);
         assert_eq!(list.bytes().len() as u64, expected.compute_size(), "nothing twice");
+    }
+
+    #[test]
+    fn fields_one_by_one_are_the_message() {
+        for value in [0, 1, 0x7f, 0x80, u64::from(u32::MAX), u64::MAX] {
+            let metric = Metric {
+                name: "x".repeat(usize::try_from(value & 0xff).expect("small")),
+                timestamp: i64::from_ne_bytes(value.to_ne_bytes()),
+                label_values: vec!["a".into(), String::new()],
+                value: MessageField::some(UInt64Value { value, ..Default::default() }),
+                ..Default::default()
+            };
+            let (mut bytes, mut number) = (Vec::new(), Vec::new());
+            // As every encoder of proto3 does.
+            if !metric.name.is_empty() {
+                put_bytes(&mut bytes, 1, metric.name.as_bytes());
+            }
+            put_number(&mut bytes, 2, value);
+            metric.label_values.iter().for_each(|label| put_bytes(&mut bytes, 4, label.as_bytes()));
+            put_number(&mut number, 1, value);
+            put_bytes(&mut bytes, 5, &number);
+            assert_eq!(bytes, metric.write_to_bytes().expect("encoded"));
+        }
     }
 
     #[test]

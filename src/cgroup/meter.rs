@@ -54,14 +54,27 @@ impl Meter {
         self.read_or_find(|| Groups::at(path), now)
     }
 
-    fn read_or_find(&self, find: impl FnOnce() -> Option<Groups>, now: i64) -> Reading {
+    /// Where the counters of `pid` are. Blocks for a file at most.
+    pub fn groups(&self, pid: u32) -> Option<Arc<Groups>> {
+        self.known_or(|| Groups::of(pid))
+    }
+
+    /// The same of the control groups at `path` below every hierarchy.
+    pub fn groups_at(&self, path: &Path) -> Option<Arc<Groups>> {
+        self.known_or(|| Groups::at(path))
+    }
+
+    fn known_or(&self, find: impl FnOnce() -> Option<Groups>) -> Option<Arc<Groups>> {
         let known = self.0.lock().groups.clone();
-        let groups = known.or_else(|| {
+        known.or_else(|| {
             let found = find().map(Arc::new);
             self.0.lock().groups.clone_from(&found);
             found
-        });
-        let usage = groups.map(|groups| usage::read(&groups)).unwrap_or_default();
+        })
+    }
+
+    fn read_or_find(&self, find: impl FnOnce() -> Option<Groups>, now: i64) -> Reading {
+        let usage = self.known_or(find).map(|groups| usage::read(&groups)).unwrap_or_default();
         let nano_cores = usage.cpu_nanoseconds.and_then(|cpu| self.0.lock().rate(now, cpu));
         Reading { usage, nano_cores }
     }

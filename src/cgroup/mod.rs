@@ -1,13 +1,19 @@
 //! Control groups of a running process: where they are, and what their files say.
 
+mod detail;
+mod files;
 mod groups;
 mod left;
 mod meter;
+mod processes;
 mod usage;
 
+pub use detail::{huge_pages, read as read_in_detail, Detail, HugePages, Io, Operation};
+pub use groups::Groups;
 pub use left::remove;
 pub use meter::{Meter, Reading};
-pub use usage::{Memory, Pressure, Stall, Swap, Usage};
+pub use processes::{max_open_files, Processes};
+pub use usage::{FilePages, Memory, Pressure, Stall, Swap, Usage};
 
 use std::fs;
 use std::path::{Path, PathBuf};

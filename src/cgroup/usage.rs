@@ -1,12 +1,11 @@
 //! What the counters of a control group say.
 
-use std::fs;
 use std::path::Path;
 
+use super::files::{field, number, text, NO_LIMIT};
 use super::groups::Groups;
 
-/// Above it a limit is none: v1 writes the largest number of pages.
-const NO_LIMIT: u64 = 1 << 62;
+const MEMORY: &str = "memory.stat";
 
 /// What a control group uses. What cannot be read is absent.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,6 +33,18 @@ pub struct Memory {
     pub rss_bytes: u64,
     pub page_faults: u64,
     pub major_page_faults: u64,
+    /// `None` without one.
+    pub limit_bytes: Option<u64>,
+    pub files: FilePages,
+}
+
+/// Memory that holds pages of files. What this kernel does not count is absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FilePages {
+    pub cache_bytes: Option<u64>,
+    pub mapped_bytes: Option<u64>,
+    pub active_bytes: Option<u64>,
+    pub inactive_bytes: Option<u64>,
 }
 
 /// Swap of a control group.
@@ -42,6 +53,8 @@ pub struct Swap {
     pub usage_bytes: u64,
     /// Up to the limit; `None` without one.
     pub available_bytes: Option<u64>,
+    /// In v1 of memory and swap together; `None` without one.
+    pub limit_bytes: Option<u64>,
 }
 
 /// How long processes waited for something: any of them, and all at once.
@@ -62,19 +75,44 @@ pub struct Stall {
 
 /// Reads what there is. A group that is gone has nothing.
 pub fn read(groups: &Groups) -> Usage {
+    read_with(groups, &Texts::of(groups))
+}
+
+/// Files that hold more than one answer, so that they are read once.
+pub struct Texts {
+    /// v2 only.
+    pub cpu: Option<String>,
+    pub memory: Option<String>,
+}
+
+impl Texts {
+    /// Reads them.
+    pub fn of(groups: &Groups) -> Texts {
+        match groups {
+            Groups::V1(v1) => Texts { cpu: None, memory: v1.memory.as_deref().and_then(|dir| text(dir, MEMORY)) },
+            Groups::V2(dir) => Texts { cpu: text(dir, "cpu.stat"), memory: text(dir, MEMORY) },
+        }
+    }
+}
+
+/// As [`read`], with these files.
+pub fn read_with(groups: &Groups, texts: &Texts) -> Usage {
+    let stat = texts.memory.as_deref();
     match groups {
-        Groups::V1 { cpu, memory, pids } => Usage {
-            cpu_nanoseconds: cpu.as_deref().and_then(|dir| number(dir, "cpuacct.usage")),
-            memory: memory.as_deref().and_then(memory_v1),
-            swap: memory.as_deref().and_then(swap_v1),
-            processes: pids.as_deref().and_then(|dir| number(dir, "pids.current")),
+        Groups::V1(v1) => Usage {
+            cpu_nanoseconds: v1.cpuacct.as_deref().and_then(|dir| number(dir, "cpuacct.usage")),
+            memory: v1.memory.as_deref().and_then(|dir| memory_v1(dir, stat?)),
+            swap: v1.memory.as_deref().and_then(swap_v1),
+            processes: v1.pids.as_deref().and_then(|dir| number(dir, "pids.current")),
             ..Usage::default()
         },
         Groups::V2(dir) => Usage {
-            cpu_nanoseconds: text(dir, "cpu.stat")
-                .and_then(|t| field(&t, "usage_usec"))
+            cpu_nanoseconds: texts
+                .cpu
+                .as_deref()
+                .and_then(|text| field(text, "usage_usec"))
                 .map(|n| n.saturating_mul(1000)),
-            memory: memory_v2(dir),
+            memory: stat.and_then(|stat| memory_v2(dir, stat)),
             swap: swap_v2(dir),
             processes: number(dir, "pids.current"),
             cpu_pressure: pressure(dir, "cpu.pressure"),
@@ -84,32 +122,47 @@ pub fn read(groups: &Groups) -> Usage {
     }
 }
 
-fn memory_v1(dir: &Path) -> Option<Memory> {
+fn memory_v1(dir: &Path, stat: &str) -> Option<Memory> {
     let usage = number(dir, "memory.usage_in_bytes")?;
-    let stat = text(dir, "memory.stat")?;
     let limit = number(dir, "memory.limit_in_bytes");
     let names = ["total_inactive_file", "total_rss", "total_pgfault", "total_pgmajfault"];
-    Some(memory(usage, limit, &stat, names))
+    let others = ["total_cache", "total_mapped_file", "total_active_file"];
+    Some(memory(usage, limit, stat, names, others))
 }
 
-fn memory_v2(dir: &Path) -> Option<Memory> {
+fn memory_v2(dir: &Path, stat: &str) -> Option<Memory> {
     let usage = number(dir, "memory.current")?;
-    let stat = text(dir, "memory.stat")?;
     // "max" is no number, and no limit.
     let limit = number(dir, "memory.max");
-    Some(memory(usage, limit, &stat, ["inactive_file", "anon", "pgfault", "pgmajfault"]))
+    let names = ["inactive_file", "anon", "pgfault", "pgmajfault"];
+    Some(memory(usage, limit, stat, names, ["file", "file_mapped", "active_file"]))
 }
 
-fn memory(usage: u64, limit: Option<u64>, stat: &str, [inactive, rss, faults, major]: [&str; 4]) -> Memory {
+fn memory(
+    usage: u64,
+    limit: Option<u64>,
+    stat: &str,
+    [inactive, rss, faults, major]: [&str; 4],
+    [cache, mapped, active]: [&str; 3],
+) -> Memory {
     let of = |name| field(stat, name).unwrap_or(0);
-    let working_set = usage.saturating_sub(of(inactive));
+    let inactive = field(stat, inactive);
+    let working_set = usage.saturating_sub(inactive.unwrap_or(0));
+    let limit = limit.filter(|l| *l < NO_LIMIT);
     Memory {
         usage_bytes: usage,
         working_set_bytes: working_set,
-        available_bytes: limit.filter(|l| *l < NO_LIMIT).map(|l| l.saturating_sub(working_set)),
+        available_bytes: limit.map(|l| l.saturating_sub(working_set)),
         rss_bytes: of(rss),
         page_faults: of(faults),
         major_page_faults: of(major),
+        limit_bytes: limit,
+        files: FilePages {
+            cache_bytes: field(stat, cache),
+            mapped_bytes: field(stat, mapped),
+            active_bytes: field(stat, active),
+            inactive_bytes: inactive,
+        },
     }
 }
 
@@ -119,13 +172,15 @@ fn swap_v1(dir: &Path) -> Option<Swap> {
     let usage = both.saturating_sub(number(dir, "memory.usage_in_bytes")?);
     let limit = number(dir, "memory.memsw.limit_in_bytes").filter(|l| *l < NO_LIMIT);
     let available = limit.map(|l| l.saturating_sub(number(dir, "memory.limit_in_bytes").unwrap_or(0)));
-    Some(Swap { usage_bytes: usage, available_bytes: available.map(|a| a.saturating_sub(usage)) })
+    let available = available.map(|a| a.saturating_sub(usage));
+    Some(Swap { usage_bytes: usage, available_bytes: available, limit_bytes: limit })
 }
 
 fn swap_v2(dir: &Path) -> Option<Swap> {
     let usage = number(dir, "memory.swap.current")?;
     let limit = number(dir, "memory.swap.max").filter(|l| *l < NO_LIMIT);
-    Some(Swap { usage_bytes: usage, available_bytes: limit.map(|l| l.saturating_sub(usage)) })
+    let available = limit.map(|l| l.saturating_sub(usage));
+    Some(Swap { usage_bytes: usage, available_bytes: available, limit_bytes: limit })
 }
 
 /// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, microseconds; `full` is absent for the processor of old kernels.
@@ -145,42 +200,11 @@ fn pressure(dir: &Path, file: &str) -> Option<Pressure> {
     Some(Pressure { some: stall("some"), full: stall("full") })
 }
 
-fn text(dir: &Path, file: &str) -> Option<String> {
-    fs::read_to_string(dir.join(file)).ok()
-}
-
-fn number(dir: &Path, file: &str) -> Option<u64> {
-    text(dir, file)?.trim().parse().ok()
-}
-
-/// The number after `name` at the beginning of a line.
-fn field(text: &str, name: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::files::testing::Dir;
+    use super::super::groups::Hierarchies;
     use super::*;
-    use std::path::PathBuf;
-
-    struct Dir(PathBuf);
-
-    impl Dir {
-        fn new(files: &[(&str, &str)]) -> Dir {
-            let path = std::env::temp_dir().join(format!("cricket-usage-{}", crate::ids::random_hex().unwrap()));
-            fs::create_dir(&path).unwrap();
-            for (name, text) in files {
-                fs::write(path.join(name), text).unwrap();
-            }
-            Dir(path)
-        }
-    }
-
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).unwrap();
-        }
-    }
 
     #[test]
     fn version_2() {
@@ -207,9 +231,11 @@ mod tests {
             rss_bytes: 300,
             page_faults: 7,
             major_page_faults: 2,
+            limit_bytes: Some(4000),
+            files: FilePages { cache_bytes: Some(700), inactive_bytes: Some(400), ..FilePages::default() },
         };
         assert_eq!(usage.memory, Some(memory));
-        assert_eq!(usage.swap, Some(Swap { usage_bytes: 50, available_bytes: Some(100) }));
+        assert_eq!(usage.swap, Some(Swap { usage_bytes: 50, available_bytes: Some(100), limit_bytes: Some(150) }));
         let some = Stall { avg10: 1.5, avg60: 0.25, avg300: 0.01, total_nanoseconds: 12_000 };
         assert_eq!(usage.cpu_pressure, Some(Pressure { some: Some(some), full: None }));
         let io = usage.io_pressure.unwrap();
@@ -229,13 +255,17 @@ mod tests {
                 ("memory.stat", "rss 1\ninactive_file 1\ntotal_rss 300\ntotal_inactive_file 1500\ntotal_pgfault 9\n"),
             ]),
         );
-        let usage =
-            read(&Groups::V1 { cpu: Some(cpu.0.clone()), memory: Some(memory.0.clone()), pids: Some(cpu.0.clone()) });
+        let usage = read(&Groups::V1(Box::new(Hierarchies {
+            cpuacct: Some(cpu.0.clone()),
+            memory: Some(memory.0.clone()),
+            pids: Some(cpu.0.clone()),
+            ..Hierarchies::default()
+        })));
         assert_eq!((usage.cpu_nanoseconds, usage.processes), (Some(123_456), Some(2)));
         let seen = usage.memory.unwrap();
         assert_eq!((seen.usage_bytes, seen.working_set_bytes, seen.available_bytes), (1000, 0, Some(2000)));
         assert_eq!((seen.rss_bytes, seen.page_faults, seen.major_page_faults), (300, 9, 0));
-        assert_eq!(usage.swap, Some(Swap { usage_bytes: 100, available_bytes: Some(400) }));
+        assert_eq!(usage.swap, Some(Swap { usage_bytes: 100, available_bytes: Some(400), limit_bytes: Some(2500) }));
     }
 
     #[test]
@@ -245,7 +275,8 @@ mod tests {
         assert_eq!(read(&Groups::V2(v2.0.clone())).memory.unwrap().available_bytes, None);
         let huge = "9223372036854771712\n";
         let v1 = Dir::new(&[("memory.usage_in_bytes", "5\n"), ("memory.limit_in_bytes", huge), stat]);
-        let usage = read(&Groups::V1 { cpu: None, memory: Some(v1.0.clone()), pids: None });
+        let v1_only = Hierarchies { memory: Some(v1.0.clone()), ..Hierarchies::default() };
+        let usage = read(&Groups::V1(Box::new(v1_only)));
         assert_eq!((usage.memory.unwrap().available_bytes, usage.swap, usage.cpu_nanoseconds), (None, None, None));
     }
 

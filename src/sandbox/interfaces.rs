@@ -27,7 +27,9 @@ pub struct Interface {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     pub bytes: Option<u64>,
+    pub packets: Option<u64>,
     pub errors: Option<u64>,
+    pub dropped: Option<u64>,
 }
 
 /// What is in the pinned network namespaces; `None` for none, and for one that cannot be read. Blocks for a few files a
@@ -62,8 +64,8 @@ fn parse(dev: &str) -> Vec<Interface> {
         let numbers: Vec<Option<u64>> = numbers.split_ascii_whitespace().map(|n| n.parse().ok()).collect();
         let at = |n: usize| numbers.get(n).copied().flatten();
         let name = name.trim();
-        let received = Traffic { bytes: at(0), errors: at(2) };
-        let sent = Traffic { bytes: at(8), errors: at(10) };
+        let traffic = |n| Traffic { bytes: at(n), packets: at(n + 1), errors: at(n + 2), dropped: at(n + 3) };
+        let (received, sent) = (traffic(0), traffic(8));
         (name != "lo").then(|| Interface { name: name.to_owned(), received, sent })
     };
     dev.lines().skip(2).filter_map(interface).collect()
@@ -97,18 +99,18 @@ mod tests {
 Inter-|   Receive                                                |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
     lo: 100 1 0 0 0 0 0 0 100 1 0 0 0 0 0 0
-  eth0: 1234 5 6 0 0 0 0 0 789 8 9 0 0 0 0 0
+  eth0: 1234 5 6 7 0 0 0 0 789 8 9 10 0 0 0 0
   net1:77 1 0 0 0 0 0 0 many 1 0
 ";
         let eth0 = Interface {
             name: "eth0".into(),
-            received: Traffic { bytes: Some(1234), errors: Some(6) },
-            sent: Traffic { bytes: Some(789), errors: Some(9) },
+            received: Traffic { bytes: Some(1234), packets: Some(5), errors: Some(6), dropped: Some(7) },
+            sent: Traffic { bytes: Some(789), packets: Some(8), errors: Some(9), dropped: Some(10) },
         };
         let net1 = Interface {
             name: "net1".into(),
-            received: Traffic { bytes: Some(77), errors: Some(0) },
-            sent: Traffic { bytes: None, errors: Some(0) },
+            received: Traffic { bytes: Some(77), packets: Some(1), errors: Some(0), dropped: Some(0) },
+            sent: Traffic { bytes: None, packets: Some(1), errors: Some(0), dropped: None },
         };
         assert_eq!(parse(dev), [eth0, net1]);
         assert!(parse("").is_empty());

@@ -5,6 +5,7 @@ mod events;
 mod files;
 mod interfaces;
 mod list;
+mod metrics;
 mod network;
 mod pins;
 mod port_forward;
@@ -22,6 +23,7 @@ mod update;
 
 pub use events::events;
 pub use list::{list, stream};
+pub use metrics::{list_metric_descriptors, list_metrics, stream_metrics};
 pub use network::detach;
 pub use port_forward::port_forward;
 pub use process::{

@@ -37,6 +37,11 @@ pub fn cri(table: Table<Runtime>) -> Table<Runtime> {
         .stream(&runtime_service::STREAM_POD_SANDBOX_STATS, |rt, call, request, out| {
             sandbox::stream_stats(rt, call, request, &mut |part| out.send(part))
         })
+        .instant(&runtime_service::LIST_METRIC_DESCRIPTORS, sandbox::list_metric_descriptors)
+        .unary(&encoded(&runtime_service::LIST_POD_SANDBOX_METRICS), sandbox::list_metrics)
+        .stream(&encoded(&runtime_service::STREAM_POD_SANDBOX_METRICS), |rt, call, request, out| {
+            sandbox::stream_metrics(rt, call, request, &mut |part| out.send(part))
+        })
         .unary(&runtime_service::CREATE_CONTAINER, container::create)
         .unary(&runtime_service::START_CONTAINER, container::start)
         .unary(&runtime_service::STOP_CONTAINER, container::stop)

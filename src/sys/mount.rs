@@ -119,16 +119,41 @@ pub fn is_mounted(target: &Path) -> io::Result<bool> {
     Ok(table.lines().any(|line| line.split(' ').nth(4) == Some(&*wanted)))
 }
 
+/// How much a file system holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    pub bytes: u64,
+    /// 0 where their number has no bound.
+    pub inodes: u64,
+    pub inodes_free: u64,
+}
+
+/// That of the file system that `path` lies on.
+pub fn capacity(path: &Path) -> io::Result<Capacity> {
+    let facts = facts(path)?;
+    // The types differ between targets.
+    #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
+    Ok(Capacity {
+        bytes: u64::from(facts.f_blocks).saturating_mul(u64::try_from(facts.f_bsize).unwrap_or(0)),
+        inodes: u64::from(facts.f_files),
+        inodes_free: u64::from(facts.f_ffree),
+    })
+}
+
 /// The magic number of the file system that `path` lies on.
 fn magic(path: &Path) -> io::Result<i64> {
+    // The type of f_type differs between targets.
+    #[allow(clippy::unnecessary_cast)]
+    Ok(facts(path)?.f_type as i64)
+}
+
+fn facts(path: &Path) -> io::Result<libc::statfs> {
     let path = c_path(path)?;
     // SAFETY: statfs is plain data for which all zeroes is a value.
     let mut facts: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: the path is NUL-terminated, and `facts` is a writable statfs.
     check(unsafe { libc::statfs(path.as_ptr(), &raw mut facts) })?;
-    // The type of f_type differs between targets.
-    #[allow(clippy::unnecessary_cast)]
-    Ok(facts.f_type as i64)
+    Ok(facts)
 }
 
 /// Whether `path` is a pinned namespace: a file of the kernel's nsfs.
@@ -140,6 +165,13 @@ pub fn is_namespace(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_file_system_holds() {
+        let capacity = capacity(Path::new("/tmp")).unwrap();
+        assert!(capacity.bytes > 1 << 20 && capacity.inodes_free <= capacity.inodes, "{capacity:?}");
+        assert!(super::capacity(Path::new("/does/not/exist")).is_err());
+    }
 
     #[test]
     fn a_plain_file_is_no_namespace_and_proc_self_ns_is() {

@@ -37,6 +37,7 @@ mod exits;
 mod forward;
 mod leaks;
 mod logs;
+mod metrics;
 mod pod;
 mod process;
 mod pull;

@@ -14,6 +14,7 @@ mod exits;
 mod faults;
 mod files;
 mod lists;
+mod metrics;
 mod network;
 mod orphans;
 mod plugin;

@@ -60,7 +60,8 @@ func recipes(arch string) []recipe {
 		// One image with three tags.
 		{names: []string{criTool + "test-image-tags:1", criTool + "test-image-tags:2", criTool + "test-image-tags:3"},
 			trees: []string{"pause"}, label: "tags", cmd: pause, form: ociPlain},
-		{names: []string{criTool + "test-image-tag:test"}, trees: []string{"pause"}, label: "tag", cmd: pause},
+		// Run, and mounted as a volume that has /bin/sh.
+		{names: []string{criTool + "test-image-tag:test"}, trees: []string{"busybox", "pause"}, label: "tag", cmd: pause},
 		{names: []string{criTool + "test-image-tag:all"}, trees: []string{"pause"}, label: "all", cmd: pause},
 		{names: []string{standIn}, trees: []string{"predefined-group"}, label: "digest", form: ociPlain},
 		// Users in the configuration of the image.
