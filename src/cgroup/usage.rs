@@ -99,13 +99,17 @@ impl Texts {
 pub fn read_with(groups: &Groups, texts: &Texts) -> Usage {
     let stat = texts.memory.as_deref();
     match groups {
-        Groups::V1(v1) => Usage {
-            cpu_nanoseconds: v1.cpuacct.as_deref().and_then(|dir| number(dir, "cpuacct.usage")),
-            memory: v1.memory.as_deref().and_then(|dir| memory_v1(dir, stat?)),
-            swap: v1.memory.as_deref().and_then(swap_v1),
-            processes: v1.pids.as_deref().and_then(|dir| number(dir, "pids.current")),
-            ..Usage::default()
-        },
+        Groups::V1(v1) => {
+            let dir = v1.memory.as_deref();
+            let memory = dir.and_then(|dir| memory_v1(dir, stat?));
+            Usage {
+                cpu_nanoseconds: v1.cpuacct.as_deref().and_then(|dir| number(dir, "cpuacct.usage")),
+                memory,
+                swap: dir.and_then(|dir| swap_v1(dir, memory?)),
+                processes: v1.pids.as_deref().and_then(|dir| number(dir, "pids.current")),
+                ..Usage::default()
+            }
+        }
         Groups::V2(dir) => Usage {
             cpu_nanoseconds: texts
                 .cpu
@@ -167,11 +171,11 @@ fn memory(
 }
 
 /// v1 counts memory and swap together, where swap is counted at all.
-fn swap_v1(dir: &Path) -> Option<Swap> {
+fn swap_v1(dir: &Path, memory: Memory) -> Option<Swap> {
     let both = number(dir, "memory.memsw.usage_in_bytes")?;
-    let usage = both.saturating_sub(number(dir, "memory.usage_in_bytes")?);
+    let usage = both.saturating_sub(memory.usage_bytes);
     let limit = number(dir, "memory.memsw.limit_in_bytes").filter(|l| *l < NO_LIMIT);
-    let available = limit.map(|l| l.saturating_sub(number(dir, "memory.limit_in_bytes").unwrap_or(0)));
+    let available = limit.map(|l| l.saturating_sub(memory.limit_bytes.unwrap_or(0)));
     let available = available.map(|a| a.saturating_sub(usage));
     Some(Swap { usage_bytes: usage, available_bytes: available, limit_bytes: limit })
 }

@@ -5,7 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -100,12 +102,12 @@ func TestStatistics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := regexp.MustCompile(`(?m)^container_cpu_usage_seconds_total\{container="main",namespace="default",pod="stats-ring"\} (\S+)`).FindStringSubmatch(body)
-	if line == nil {
+	found := regexp.MustCompile(`(?m)^container_cpu_usage_seconds_total\{container="main",namespace="default",pod="stats-ring"\} (\S+)`).FindStringSubmatch(body)
+	if found == nil {
 		t.Fatalf("no CPU of the pod in %s", body)
 	}
-	if seconds, err := strconv.ParseFloat(line[1], 64); err != nil || seconds < 2.85 {
-		t.Errorf("container_cpu_usage_seconds_total: %s", line[1])
+	if seconds, err := strconv.ParseFloat(found[1], 64); err != nil || seconds < 2.85 {
+		t.Errorf("container_cpu_usage_seconds_total: %s", found[1])
 	}
 }
 
@@ -132,5 +134,88 @@ func TestStatisticsWithASandboxProcess(t *testing.T) {
 func TestStatisticsFromTheRuntimeAlone(t *testing.T) {
 	reconfigure(t, map[string]any{"featureGates": gates("PodAndContainerStatsFromCRI")})
 	measured(t, "stats-cri", true)
+	if subject == "cricket" {
+		exposed(t, "stats-cri")
+	}
 	reconfigure(t, nil)
+}
+
+// A line that a scraper reads: name, labels, value, and the time of what was not measured now.
+var line = regexp.MustCompile(`(?m)^(\w+)\{([^}]*)\} (\S+)( \d+)?$`)
+var label = regexp.MustCompile(`(\w+)="([^"]*)"`)
+
+// exposed is /metrics/cadvisor with what measured has done.
+func exposed(t *testing.T, name string) {
+	t.Helper()
+	full := (&pod{name: name}).full()
+	body, err := get("/metrics/cadvisor")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Of the pod and its container: name and further labels, to the value.
+	whole, main := map[string]float64{}, map[string]float64{}
+	for _, found := range line.FindAllStringSubmatch(body, -1) {
+		labels, key := map[string]string{}, found[1]
+		for _, one := range label.FindAllStringSubmatch(found[2], -1) {
+			labels[one[1]] = one[2]
+			if !slices.Contains([]string{"id", "image", "namespace", "pod", "container"}, one[1]) {
+				key += " " + one[2]
+			}
+		}
+		if labels["pod"] != full {
+			continue
+		}
+		value, err := strconv.ParseFloat(found[3], 64)
+		if err != nil {
+			t.Error(found[0])
+		}
+		of := main
+		equal(t, found[1]+": namespace", labels["namespace"], "default")
+		if labels["container"] == "" {
+			of = whole
+			equal(t, found[1]+": image", labels["image"], "")
+		} else {
+			equal(t, found[1]+": container", labels["container"], "main")
+			if !strings.Contains(labels["image"], "busybox") {
+				t.Errorf("%s: image %q", found[1], labels["image"])
+			}
+		}
+		if _, twice := of[key]; twice {
+			t.Errorf("twice: %s", found[0])
+		}
+		of[key] = value
+	}
+	between := func(what string, values map[string]float64, key string, least, most float64) {
+		value, there := values[key]
+		if !there || value < least || value > most {
+			t.Errorf("%s of the %s: %v, %v", key, what, value, there)
+		}
+	}
+	device := ""
+	for key := range main {
+		if found, yes := strings.CutPrefix(key, "container_fs_usage_bytes "); yes {
+			device = found
+		}
+	}
+	between("container", main, "container_cpu_usage_seconds_total total", 2, 8)
+	between("container", main, "container_memory_working_set_bytes", 32<<20, 64<<20)
+	between("container", main, "container_memory_rss", 1<<10, 16<<20)
+	between("container", main, "container_memory_cache", 32<<20, 128<<20)
+	between("container", main, "container_fs_usage_bytes "+device, 16<<20, 17<<20)
+	between("container", main, "container_fs_limit_bytes "+device, 1<<30, 1<<60)
+	between("container", main, "container_processes", 1, 20)
+	between("container", main, "container_file_descriptors", 3, 200)
+	between("container", main, "container_spec_cpu_shares", 2, 2)
+	between("container", main, "container_start_time_seconds", 1e9, 1e11)
+	between("pod", whole, "container_network_transmit_bytes_total eth0", 16<<20, 18<<20)
+	between("pod", whole, "container_network_receive_bytes_total eth0", 1<<10, 16<<20)
+	between("pod", whole, "container_memory_working_set_bytes", 32<<20, 64<<20)
+	between("pod", whole, "container_cpu_usage_seconds_total total", 2, 8)
+	if len(main) < 36 || len(whole) < 36 {
+		t.Errorf("%d of the container, %d of the pod: %v %v", len(main), len(whole), main, whole)
+	}
+	// The kubelet's own about the machine are there as before.
+	if !strings.Contains(body, "\nmachine_cpu_cores") {
+		t.Error("no machine_cpu_cores")
+	}
 }

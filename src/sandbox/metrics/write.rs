@@ -19,12 +19,13 @@ pub struct Values<'a> {
     object: &'a [u8],
     to: &'a mut Vec<u8>,
     metric: Vec<u8>,
+    number: Vec<u8>,
 }
 
 impl<'a> Values<'a> {
     /// Those of `row`, labelled as [`labels`] made them, into a pod's or a container's message.
     pub fn new(row: &'static Row, object: &'a [u8], to: &'a mut Vec<u8>) -> Values<'a> {
-        Values { row, object, to, metric: Vec::new() }
+        Values { row, object, to, metric: Vec::new(), number: Vec::new() }
     }
 
     /// The next row of the same object.
@@ -46,9 +47,9 @@ impl<'a> Values<'a> {
         put_number(&mut self.metric, TYPE, u64::from(self.row.kind as i32 as u32));
         self.metric.extend_from_slice(self.object);
         labels.iter().for_each(|label| put_bytes(&mut self.metric, LABEL, label.as_bytes()));
-        let mut number = Vec::new();
-        put_number(&mut number, NUMBER, value);
-        put_bytes(&mut self.metric, VALUE, &number);
+        self.number.clear();
+        put_number(&mut self.number, NUMBER, value);
+        put_bytes(&mut self.metric, VALUE, &self.number);
         put_bytes(self.to, METRICS, &self.metric);
     }
 }
