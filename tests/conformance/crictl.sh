@@ -1,6 +1,6 @@
 # crictl's sessions with the node of run.sh, which sources this: exec, attach and port-forward over SPDY and over WebSocket,
 # as a person at a node types them, and once more on TLS. A line for each, and a count at the end. Only for a test: pods have no log directory
-# but $dir.
+# but $dir. MIB=n is how much goes through a command.
 passed=0 failed=0 skipped=0
 # What crictl needs for encrypted sessions, and what they are called.
 tls=() over=
@@ -77,7 +77,7 @@ sessions() {
     expect "exec over $transport$over: errors and an exit code" 'oops.*exit code 7' 1 \
         "${exec[@]}" "$main" sh -c 'echo oops >&2; exit 7' </dev/null
     expect "exec -i over $transport$over: input and its end" '^ *3$' 0 "${exec[@]}" -i "$main" wc -l <<<$'a\nb\nc'
-    expect "exec -i over $transport$over: 8 MiB there and back" "^$(sha256sum <"$dir/bytes")$" 0 \
+    expect "exec -i over $transport$over: ${MIB:-8} MiB there and back" "^$(sha256sum <"$dir/bytes")$" 0 \
         sh -c '"$0" "$@" <"$BYTES" | sha256sum' "${exec[@]}" -i "$main" cat
     if command -v script >/dev/null; then
         expect "exec -it over $transport$over: a terminal" '/dev/pts/' 0 \
@@ -115,7 +115,7 @@ encrypt() {
 crictl_sessions() {
     image=registry.k8s.io/e2e-test-images/busybox:1.29-2
     export BYTES=$dir/bytes
-    head -c 8388608 /dev/urandom >"$BYTES"
+    head -c "${MIB:-8}M" /dev/urandom >"$BYTES"
     cat >"$dir/pod.json" <<JSON
 {"metadata": {"name": "crictl", "namespace": "default", "uid": "crictl"}, "log_directory": "$dir", "linux": {}}
 JSON

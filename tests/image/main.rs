@@ -133,8 +133,8 @@ fn what_a_writable_layer_takes_is_what_containerd_says() {
     node.import(&archives::layout(NAME));
     let chain_id = node.store.get(NAME).expect("imported").chain_id.clone();
     let key = SnapshotRef { snapshotter: "overlayfs", key: "written" };
-    // Else it is garbage as soon as it is there.
-    let root = Labels::from([("containerd.io/gc.root".into(), String::new())]);
+    // Else it is garbage as soon as it is there. containerd keeps no label without a value.
+    let root = Labels::from([("containerd.io/gc.root".into(), "yes".into())]);
     let mounts = node.client.prepare_snapshot(&call(), &key, &chain_id, &root).expect("prepare");
     let upper = mounts[0].options.iter().find_map(|option| option.strip_prefix("upperdir=")).expect("an overlay");
     let upper = PathBuf::from(upper);
