@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <root>/sandboxes/<id>/    record hostname hosts resolv.conf images/ durable
-//! <root>/containers/<id>/   status resources volumes/                durable
+//! <root>/containers/<id>/   status removal resources volumes/        durable
 //! <root>/pause/<version>/   pause dev/ proc/                         the root of sandbox processes
 //! <root>/shim/<digest>/     containerd-shim-cricket-v1               as long as a container was made with it
 //! <state>/sandboxes/<id>/   ipc uts pid user shm/ images/            gone after a boot
@@ -146,6 +146,11 @@ impl Layout {
     /// Its status record.
     pub fn container_status(&self, id: &ContainerId) -> PathBuf {
         self.container_root(id).join("status")
+    }
+
+    /// What its status record is called once there is no way back from its removal.
+    pub fn container_removal(&self, id: &ContainerId) -> PathBuf {
+        self.container_root(id).join("removal")
     }
 
     /// The record of its limits, if they were updated.

@@ -30,7 +30,7 @@ pub use exec_sync::exec_sync;
 pub use exit::{reconcile, record_end, record_running, settle, write_end};
 pub use list::{list, of_sandbox, stream, BATCH};
 pub use quiet::tasks_dir;
-pub use remove::{remove, remove_container, remove_group};
+pub use remove::{remove, remove_container, remove_group, was_removing};
 pub use reopen_log::reopen_log;
 pub use start::{mark, start};
 pub use stats::{list_stats, of_all as stats_of, stats, stream_stats};

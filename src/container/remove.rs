@@ -1,17 +1,21 @@
 //! RemoveContainer: ends it if it runs, then forgets it.
 
+use std::fs::{self, File};
 use std::path::Path;
 
+use cricket_proto::records::ContainerStatus;
 use cricket_proto::runtime::{ContainerEventType, RemoveContainerRequest, RemoveContainerResponse};
 
 use crate::call::Call;
 use crate::cgroup;
-use crate::container::{stop, task};
+use crate::container::{exit, stop, task};
 use crate::containerd::SnapshotRef;
 use crate::error::{Context, Idempotent, Kind, Result};
+use crate::ids::ContainerId;
 use crate::oci;
 use crate::runtime::Runtime;
-use crate::store::{Container, Sandbox};
+use crate::store::container::Ended;
+use crate::store::{record, Container, ContainerState, Sandbox};
 use crate::sys::tree;
 
 /// Removes a container, killing it first if it runs. Idempotent; a missing one is success. Its log stays: that is the
@@ -43,6 +47,7 @@ fn erase(rt: &Runtime, call: &Call, container: &Container) -> Result<()> {
         stop::kill(rt, call, container)?;
         stop::await_death(rt, call, container)?;
     }
+    outlive_task(rt, container)?;
     task::destroy(&*rt.containerd, call, id, None)?;
     if let Some(sandbox) = rt.sandboxes.exact(container.sandbox_id.as_str()) {
         remove_group(rt, &sandbox, id);
@@ -64,6 +69,30 @@ fn erase(rt: &Runtime, call: &Call, container: &Container) -> Result<()> {
         .context("remove its snapshot")?;
     remove_tree(&rt.layout.container_state(&container.id))?;
     remove_tree(&rt.layout.container_root(&container.id))
+}
+
+/// The task may be the only one, besides us, to know how the container ended: when that did not go onto a full disk. Before
+/// the task goes it is written down after all, or, since a name takes no space, that the container is being removed: the
+/// next daemon then finishes that, see [`was_removing`].
+fn outlive_task(rt: &Runtime, container: &Container) -> Result<()> {
+    let ContainerState::Exited(ended) = container.state() else { return Ok(()) };
+    let (status, removal) = (rt.layout.container_status(&container.id), rt.layout.container_removal(&container.id));
+    let known = |record: Option<ContainerStatus>| record.as_ref().and_then(Ended::of_record).is_some();
+    if removal.exists() || record::read(&status).is_ok_and(known) {
+        return Ok(());
+    }
+    let Err(unwritten) = exit::write_end(rt, &container.id, &ended) else { return Ok(()) };
+    log::warn!("container {} is removed for good, also if cricket ends meanwhile: {unwritten}", container.id);
+    let renamed = fs::rename(&status, &removal).and_then(|()| match removal.parent() {
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
+    });
+    renamed.with_context(|| format!("rename {}", status.display()))
+}
+
+/// Whether an earlier daemon was removing this container, and can no longer be asked how it had ended.
+pub fn was_removing(rt: &Runtime, id: &ContainerId) -> bool {
+    rt.layout.container_removal(id).exists()
 }
 
 /// Removes the control group of a container, or of the sandbox's process, whose task is gone: mostly the runtime has done so.

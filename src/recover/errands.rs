@@ -7,6 +7,7 @@ use crate::call::Call;
 use crate::container::{self, METADATA_TYPE};
 use crate::containerd::Record;
 use crate::error::{Error, Idempotent, Kind, Result};
+use crate::ids::ContainerId;
 use crate::runtime::Runtime;
 use crate::store::later::Errand;
 use crate::store::ContainerState;
@@ -40,15 +41,19 @@ fn sweep(rt: &Runtime, call: &Call) -> Result<()> {
         // Asked after all the listing: what was made or begun meanwhile is known by now.
         let unknown = |r: &Record| r.extensions.contains_key(METADATA_TYPE) && !known(&r.id);
         let (unknown, whole): (Vec<Record>, Vec<Record>) = records.partition(unknown);
-        late.extend(unknown.into_iter().map(|record| record.id));
+        late = unknown;
         Ok(whole)
     })?;
     let mut failed = None;
-    for id in late {
-        log::info!("removing the containerd record {id}: an earlier cricket had asked for it");
-        if let Err(e) = rt.containerd.delete_container(call, &id).or_gone() {
-            failed = Some(e);
-        }
+    for record in late {
+        let id = &record.id;
+        let gone = if container::was_removing(rt, &ContainerId::from_record(id)) {
+            super::recover_container(rt, call, &record, None)
+        } else {
+            log::info!("removing the containerd record {id}: an earlier cricket had asked for it");
+            rt.containerd.delete_container(call, id).or_gone()
+        };
+        failed = gone.err().or(failed);
     }
     let orphans: Vec<Orphan> = found.into_iter().filter(|orphan| !orphan.id().is_some_and(known)).collect();
     orphans::remove_all(rt, call, &orphans).and(failed.map_or(Ok(()), Err))

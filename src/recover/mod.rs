@@ -154,6 +154,11 @@ fn recover_container(rt: &Runtime, call: &Call, record: &Record, task: Option<&T
     }
     let metadata: records::Container = record::parse(&metadata.value).context("its metadata")?;
     let id = ContainerId::from_record(&record.id);
+    if container::was_removing(rt, &id) {
+        log::info!("container {id}: its removal is finished");
+        let container = Container::from_record(&record.id, &metadata, ContainerState::Created);
+        return container::remove_container(rt, &call.at_most(UNDO_BUDGET), &container);
+    }
     let (starting, state) = state_of(rt, call, &id, task);
     let state = match state {
         Err(e) if e.kind() == Kind::Unimplemented => return Err(e),

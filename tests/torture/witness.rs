@@ -122,11 +122,8 @@ impl Witness {
         seen.started_at = status.started_at;
         if state == ContainerState::CONTAINER_EXITED {
             let end = (status.exit_code, status.finished_at);
-            // An end that did not go onto a full disk is known by its task, which a RemoveContainer takes away: one that is
-            // cut short right after that leaves a container without either.
-            let forgotten = self.fault == Some(Fault::DiskFull) && status.reason == "Unknown";
             let same = seen.end.is_none_or(|was| was == end);
-            assert!(same || forgotten, "its end was {:?}: {status:?}", seen.end);
+            assert!(same, "its end was {:?}: {status:?}", seen.end);
             seen.end = Some(end);
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cricket::containerd::fake::Fault;
 use cricket::containerd::Containerd;
 use cricket::error::Kind;
 use cricket::sys::mount;
@@ -131,6 +132,32 @@ fn what_cannot_be_written_on_a_full_disk_is_not_forgotten_by_restarts() {
     assert_eq!(world.status(&id), status);
     world.start(&other).expect("there is room");
     world.remove_pod(&pod).expect("remove");
+}
+
+#[test]
+fn a_removal_on_a_full_disk_that_is_cut_short_is_finished_or_has_not_begun() {
+    for n in 1.. {
+        let (mut world, root) = on_a_small_disk();
+        let (pod, id) = world.running("a");
+        fill(&root);
+        world.exit(&id, 3);
+        let status = world.status(&id);
+        world.fake.fail_at(n, Fault::LostReply);
+        let done = world.remove(&id);
+        if done.is_ok() {
+            assert!(n > 4, "its task, its record twice, and its snapshot");
+            return;
+        }
+        world.restart();
+        if world.containers.exact(&id).is_some() {
+            world.await_exit(&id);
+            assert_eq!(world.status(&id), status, "call {n}");
+        }
+        world.remove(&id).expect("the retry");
+        fs::remove_file(root.join("ballast")).expect("make room");
+        world.remove_pod(&pod).expect("remove");
+        world.assert_clean(&["a"]);
+    }
 }
 
 #[test]
