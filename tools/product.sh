@@ -1,6 +1,5 @@
 # The product, built and set aside, since cargo puts the tests' own build of the binary in its place; and the profile of
-# everything that is built to test or to measure it: the same for all, so that the C++ core is built once, without the slow
-# steps of the product's link, with assertions and overflow checks. Sourced; sets CRICKET_BIN.
+# everything else. Sourced; sets CRICKET_BIN.
 product=target/product/cricket
 
 cargo zigbuild --release $FLAGS
@@ -9,7 +8,4 @@ mkdir -p "$(dirname "$product")"
 cp "$PRODUCT" "$product"
 CRICKET_BIN=$(realpath "$product")
 export CRICKET_BIN
-export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_STRIP=none
-export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true
-# Test programs unwind in any case; with this the binary that they start is made of the same pieces.
-export CARGO_PROFILE_RELEASE_PANIC=unwind
+. tools/profile.sh
