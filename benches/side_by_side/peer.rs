@@ -75,8 +75,10 @@ impl Drop for Peer {
 }
 
 /// Everything in its own directory, and no lower score for the out-of-memory killer than this machine allows.
-fn tables(dir: &Path) -> String {
+fn tables(flavour: &Flavour, dir: &Path) -> String {
     let (plugins, dir) = (plugin_dir("bridge"), dir.display());
+    // Empty is the shim's own default.
+    let runtime = flavour.runtime.as_deref().unwrap_or(Path::new("")).display();
     format!(
         r#"[plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{PAUSE}"
@@ -92,6 +94,7 @@ fn tables(dir: &Path) -> String {
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        BinaryName = "{runtime}"
         Root = "{dir}/runc"
         SystemdCgroup = false
 "#
@@ -100,13 +103,13 @@ fn tables(dir: &Path) -> String {
 
 /// containerd 2.x translates those tables. Its transfer service, without which there is no CRI plugin, looks for tools
 /// of file systems that most machines lack, unless it is told how to unpack.
-fn tables_of_second(dir: &Path) -> String {
+fn tables_of_second(flavour: &Flavour, dir: &Path) -> String {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
     };
-    tables(dir)
+    tables(flavour, dir)
         + &format!(
             r#"[[plugins."io.containerd.transfer.v1.local".unpack_config]]
   platform = "linux/{architecture}"

@@ -37,6 +37,8 @@ pub struct Setting {
     programs: Option<PathBuf>,
     /// `SHIM`: the key `shim` of cricket's handler; not written if it is not set.
     shim: Option<String>,
+    /// `OCI_RUNTIME`: a program of the search path that runs the containers of both sides instead of runc, such as `crun`.
+    runtime: Option<PathBuf>,
     /// `BENCH_OUT`: the folder of the tables.
     pub output: PathBuf,
 }
@@ -62,6 +64,7 @@ impl Setting {
             let message = format!("{} has no containerd: make conformance CONTAINERD=2 builds it", dir.display());
             return Err(Error::precondition(message));
         }
+        let runtime = Some(text("OCI_RUNTIME")).filter(|name| !name.is_empty());
         Ok(Setting {
             only,
             runs: number("RUNS", 30)?,
@@ -73,6 +76,7 @@ impl Setting {
             stream_mib: number("STREAM_MIB", 256)?,
             programs,
             shim: Some(text("SHIM")).filter(|shim| !shim.is_empty()),
+            runtime: runtime.map(|name| found(&name)).transpose()?,
             output: env::var_os("BENCH_OUT").map_or_else(|| top().join("target/bench"), PathBuf::from),
         })
     }
@@ -84,7 +88,7 @@ impl Setting {
 
     /// containerd as it is behind both sides, but for the CRI plugin.
     pub fn flavour(&self) -> Flavour {
-        Flavour { programs: self.programs.clone(), ..Flavour::default() }
+        Flavour { programs: self.programs.clone(), runtime: self.runtime.clone(), ..Flavour::default() }
     }
 
     /// Whether it is a containerd of version 2.
@@ -94,7 +98,9 @@ impl Setting {
 
     /// Lines of `[runtime.runc]` in cricket's configuration.
     pub fn handler(&self) -> String {
-        self.shim.as_ref().map(|shim| format!("shim = {shim:?}")).unwrap_or_default()
+        let shim = self.shim.as_ref().map(|shim| format!("shim = {shim:?}\n"));
+        let runtime = self.runtime.as_ref().map(|path| format!("binary = {path:?}\n"));
+        shim.unwrap_or_default() + &runtime.unwrap_or_default()
     }
 
     /// What runs here, a line each.
@@ -105,11 +111,12 @@ impl Setting {
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").context("read the kernel's release")?;
         let program = |name: &str| self.programs.as_ref().map(|d| d.join(name)).filter(|p| p.is_file());
         let program = |name: &str| program(name).unwrap_or_else(|| name.into());
+        let runtime = self.runtime.clone().unwrap_or_else(|| program("runc"));
         Ok(vec![
             format!("date        {}", said(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]))?),
             format!("cricket     {}", said(Command::new(node::binary()).arg("--version"))?),
             format!("containerd  {}", said(Command::new(program("containerd")).arg("--version"))?),
-            format!("runc        {}", said(Command::new(program("runc")).arg("--version"))?),
+            format!("runtime     {}", said(Command::new(runtime).arg("--version"))?),
             format!("shim        {}", self.shim.as_deref().unwrap_or("cricket's own beside containerd's runc-v2")),
             format!("kernel      {}", kernel.trim()),
             format!("processors  {}", std::thread::available_parallelism().context("count processors")?),
@@ -117,10 +124,20 @@ impl Setting {
     }
 }
 
+/// A program of the search path.
+fn found(name: &str) -> Result<PathBuf> {
+    let path = search_path();
+    let found = path.split(':').map(|dir| Path::new(dir).join(name)).find(|program| program.is_file());
+    found.ok_or_else(|| Error::precondition(format!("OCI_RUNTIME={name} is not on PATH: apt-get install {name}")))
+}
+
+fn search_path() -> String {
+    format!("{}:/usr/local/sbin:/usr/sbin:/sbin", text("PATH"))
+}
+
 /// The first line that a program prints.
 fn said(command: &mut Command) -> Result<String> {
-    let path = format!("{}:/usr/local/sbin:/usr/sbin:/sbin", text("PATH"));
-    let output = command.env("PATH", path).output();
+    let output = command.env("PATH", search_path()).output();
     let output = output.with_context(|| format!("run {}", command.get_program().to_string_lossy()))?;
     Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
 }

@@ -23,9 +23,11 @@ pub struct Flavour {
     /// A folder of programs that comes before the search path: containerd, its shim and its tools of another version.
     pub programs: Option<PathBuf>,
     /// Tables of its configuration beyond the common ones, for the directory it gets.
-    pub tables: Option<fn(&Path) -> String>,
+    pub tables: Option<fn(&Flavour, &Path) -> String>,
     /// Its own CRI plugin is on.
     pub cri: bool,
+    /// What its containers are run by; runc if it is not set.
+    pub runtime: Option<PathBuf>,
 }
 
 impl Flavour {
@@ -58,7 +60,7 @@ impl PrivateContainerd {
         let name = format!("cricket-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(name);
         fs::create_dir(&dir).expect("a fresh directory");
-        let tables = flavour.tables.map(|tables| tables(&dir)).unwrap_or_default();
+        let tables = flavour.tables.map(|tables| tables(&flavour, &dir)).unwrap_or_default();
         fs::write(dir.join("config.toml"), config(&dir, flavour.cri) + &tables).expect("write config.toml");
         let daemon = spawn(&dir, &flavour);
         PrivateContainerd { dir, flavour, daemon }
@@ -109,9 +111,10 @@ impl Drop for PrivateContainerd {
         self.daemon.wait().ok();
         // Containers first: without their shims nobody would know them. runc removes their cgroups as well.
         let runc = self.runc_root().join("k8s.io");
+        let runtime = self.flavour.runtime.as_ref().map_or("runc".into(), |path| path.display().to_string());
         for container in fs::read_dir(&runc).into_iter().flatten().flatten() {
             let (root, id) = (runc.display().to_string(), container.file_name());
-            run("runc", &["--root", &root, "delete", "--force", &id.to_string_lossy()]);
+            run(&runtime, &["--root", &root, "delete", "--force", &id.to_string_lossy()]);
         }
         for shim in shims(&self.socket()) {
             run("kill", &["-KILL", &shim.to_string()]);
