@@ -5,7 +5,7 @@
 //! again; every other round something beside it fails as well. Afterwards what was acknowledged is what is, every line of
 //! every log is there once, and when all is removed nothing is left.
 //!
-//! `make test` runs a short form; `make torture` a long one. Environment: `ROUNDS`, `SEED`, `CONTAINERD=2` for the programs
+//! `make test` runs a short form; `make torture` a long one. Environment: `ROUNDS`, `SEED`, `FIRST` for the number of the first round, `CONTAINERD=2` for the programs
 //! of `target/conformance`. A seed gives the same operations and the same delays; what the machine makes of them varies.
 #![allow(clippy::print_stdout, reason = "the seed, and how far it is")]
 
@@ -48,7 +48,7 @@ fn killed_at_any_instant_nothing_is_lost_and_nothing_left() {
     let setting = Setting::of_environment();
     println!("SEED={} ROUNDS={}", setting.seed, setting.rounds);
     let mut rig = round::Rig::start(&setting);
-    for number in 0..setting.rounds {
+    for number in setting.first..setting.first + setting.rounds {
         rig.round(&Round::plan(setting.seed, number));
     }
     rig.last_shims_end();

@@ -14,7 +14,7 @@ use crate::client::{Client, Tally};
 use crate::cri::Cri;
 use crate::dice::Dice;
 use crate::faults;
-use crate::node::{until, Node, Tuning, PATIENCE};
+use crate::node::{Node, Tuning, PATIENCE};
 use crate::relay::{self, Relay};
 use crate::schedule::{Act, Round};
 use crate::setting::{kept, Setting};
@@ -153,11 +153,15 @@ impl Rig {
             let since = *self.lonely.entry(shim.clone()).or_insert_with(Instant::now);
             assert!(since.elapsed() < 2 * PATIENCE, "it is left behind, and does not end by itself: {shim}");
         }
-        let pid = self.node.daemon_pid();
-        until("the daemon holds what it held at first", || {
+        let (pid, begun) = (self.node.daemon_pid(), Instant::now());
+        loop {
             let now = Holdings::at_rest(pid);
-            now.named() == self.held.named() && now.files.len() <= self.held.files.len()
-        });
+            if now.named() == self.held.named() && now.files.len() <= self.held.files.len() {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "the daemon held {:#?} at first, and holds {now:#?}", self.held);
+            sleep(Duration::from_millis(20));
+        }
     }
 
     /// At the very end not even those are left that wait for a container which does not come.

@@ -12,6 +12,7 @@ const SEED: u64 = 11;
 
 pub struct Setting {
     pub seed: u64,
+    pub first: u64,
     pub rounds: u64,
     pub containerd: Flavour,
 }
@@ -28,7 +29,7 @@ impl Setting {
             panic!("{} has no containerd: make conformance CONTAINERD=2 builds it", dir.display());
         }
         let containerd = Flavour { programs, ..Flavour::default() };
-        Setting { seed: number("SEED", SEED), rounds: number("ROUNDS", SHORT), containerd }
+        Setting { seed: number("SEED", SEED), first: number("FIRST", 0), rounds: number("ROUNDS", SHORT), containerd }
     }
 }
 

@@ -6,7 +6,7 @@ set -eu -o pipefail
 cd "$(dirname "$0")/../.."
 out=$PWD/target/vm
 suite=bookworm
-packages=systemd,systemd-sysv,dbus,containerd,runc,containernetworking-plugins,apparmor,iproute2,iptables,procps,kmod
+packages=systemd,systemd-sysv,dbus,containerd,runc,crun,containernetworking-plugins,apparmor,iproute2,iptables,procps,kmod
 packages+=,sudo,docker-registry,busybox-static,linux-image-cloud-amd64,initramfs-tools
 # A disk, the tree that it is made of, and packages: 2 GB, and some air.
 needed_megabytes=3000

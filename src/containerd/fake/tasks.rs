@@ -1,10 +1,13 @@
 //! Tasks and execs of the fake: states without processes.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
 
 use super::state::{check_identifier, State};
 use crate::containerd::{time, Event, Exit, NewExec, NewTask, Task, TaskState};
 use crate::error::{Error, Kind, Result};
+use crate::sys::fifo;
 
 const SIGKILL: u32 = 9;
 /// Signals that end nothing by default: the probe, SIGCHLD, SIGCONT, SIGWINCH.
@@ -15,6 +18,8 @@ const FIRST_PID: u32 = 1 << 23;
 pub(super) struct FakeTask {
     pub(super) first: Task,
     pub(super) execs: BTreeMap<String, Task>,
+    /// The reading ends of what execs are given, which a shim holds as long as it knows them.
+    inputs: BTreeMap<String, File>,
 }
 
 impl State {
@@ -41,7 +46,7 @@ impl State {
             terminal: new.terminal,
         };
         let pid = first.pid;
-        self.tasks.insert(new.id.clone(), FakeTask { first, execs: BTreeMap::new() });
+        self.tasks.insert(new.id.clone(), FakeTask { first, execs: BTreeMap::new(), inputs: BTreeMap::new() });
         Ok(pid)
     }
 
@@ -57,7 +62,11 @@ impl State {
             process.pid = next_pid;
         }
         process.state = TaskState::Running;
-        let pid = process.pid;
+        let (pid, stdin) = (process.pid, process.stdin.clone());
+        // Paths of no FIFO are those of tests that look at calls alone.
+        if let (Some(exec_id), Ok(input)) = (exec_id, fifo::open_reader(Path::new(&stdin))) {
+            self.tasks.get_mut(id).and_then(|task| task.inputs.insert(exec_id.to_owned(), input));
+        }
         if let (Some(exec_id), Some(code)) = (exec_id, exec_code) {
             self.end(id, Some(exec_id), code)?;
         }
@@ -73,7 +82,10 @@ impl State {
         match exec_id {
             None => drop(self.tasks.remove(id)),
             Some(exec_id) => {
-                self.tasks.get_mut(id).and_then(|task| task.execs.remove(exec_id));
+                if let Some(task) = self.tasks.get_mut(id) {
+                    task.execs.remove(exec_id);
+                    task.inputs.remove(exec_id);
+                }
             }
         }
         Ok(exit)

@@ -1,4 +1,5 @@
-# cricket under its systemd unit on Debian's containerd: the self-test with both cgroup drivers, and the unit itself.
+# cricket under its systemd unit on Debian's containerd: the self-test with both cgroup drivers and with crun, and the unit
+# itself.
 . /vm/node.sh
 install_node
 expect "the unit" "$(systemctl show --property Type,ActiveState,SubState --value cricket | xargs)" "notify active running"
@@ -19,6 +20,17 @@ systemctl restart cricket
 cricket selftest
 after=$(journalctl --boot --output cat --no-pager | grep -c 'libcontainer container')
 expect "the number of systemd's messages on containers" "$after" "$before"
+
+# crun, and a word for each time that it is called.
+printf '#!/bin/sh\necho "$@" >>/tmp/crun\nexec /usr/bin/crun "$@"\n' >/usr/local/bin/crun
+chmod +x /usr/local/bin/crun
+for driver in systemd cgroupfs; do
+    printf 'cgroup_driver = "%s"\n[runtime.runc]\nbinary = "/usr/local/bin/crun"\n' $driver >/etc/cricket/config.toml
+    systemctl restart cricket
+    cricket selftest
+    expect "the containers that crun made with the driver $driver" "$(grep -c ' create ' /tmp/crun)" 1
+    rm /tmp/crun
+done
 
 systemctl stop cricket
 expect "how it ended" "$(systemctl show --property Result,ExecMainStatus --value cricket | xargs)" "success 0"
