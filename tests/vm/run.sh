@@ -8,7 +8,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
 out=$PWD/target/vm
 cricket=$(realpath "${CRICKET_BIN:-$PRODUCT}")
-only=${ONLY:-selftest,small,reboot,upgrade,power-cut}
+only=${ONLY:-selftest,small,node,reboot,upgrade,power-cut}
 
 fail() {
     echo "vm: $*" >&2
@@ -52,18 +52,30 @@ machine() {
     reboot) boots=2 seconds=400 programs=crictl ;;
     upgrade) seconds=600 programs=crictl ;;
     power-cut) cuts=${CUTS:-10} boots=$((cuts + 1)) programs=vm-client ;;
+    node) seconds=1200 programs=node-tests ;;
     critest-*) memory=2048 seconds=2400 programs="conform critest crictl" ;;
     esac
 }
 
-# build_client: tests/vm/client.rs, where the payload finds it.
-build_client() {
-    (
-        . tools/profile.sh
-        cargo-zigbuild build --release $FLAGS --example vm-client
-    ) || return
+# build PROGRAM: where the payload finds it.
+build() {
     mkdir -p target/conformance/bin
-    cp "$CARGO_TARGET_DIR/$TARGET/release/examples/vm-client" target/conformance/bin/
+    case $1 in
+    vm-client) ours "$1" build --example vm-client ;;
+    node-tests) ours "$1" test --no-run --test node ;;
+    *) tests/conformance/build.sh "$1" ;;
+    esac
+}
+
+# ours PROGRAM COMMAND...: what cargo makes of its last argument, a target of ours.
+ours() {
+    local target=${*: -1} built
+    built=$(
+        . tools/profile.sh
+        cargo-zigbuild "$2" --release $FLAGS --message-format=json-render-diagnostics "${@:3}" |
+            sed -n "/\"name\":\"$target\"/s/.*\"executable\":\"\([^\"]*\)\".*/\1/p"
+    )
+    [ -n "$built" ] && cp "$built" "target/conformance/bin/$1"
 }
 
 # payload NAME: the second disk, with what the scenario needs and a place for its results.
@@ -131,11 +143,9 @@ boot() {
 # scenario NAME: its verdict.
 scenario() {
     machine "$1"
-    case $programs in
-    "") ;;
-    vm-client) build_client || return ;;
-    *) tests/conformance/build.sh $programs || return ;;
-    esac
+    for program in $programs; do
+        build "$program" || return
+    done
     rm -rf "${out:?}/$1"
     mkdir -p "$out/$1"
     cp --sparse=always "$out/base.img" "$work/disk.img"
