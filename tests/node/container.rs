@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cricket_proto::runtime::{Int64Value, KeyValue, LinuxContainerResources, Mount, NamespaceMode};
 use protobuf::MessageField;
@@ -185,9 +185,10 @@ fn a_control_group_that_a_runtime_has_left_goes_with_its_container() {
     let pod = Pod::run_as(&node, config);
     let id = pod.start(container("ended", "exit 0"));
     node.cri.ended(&id);
-    let hierarchies = fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten().map(|hierarchy| hierarchy.path());
-    let groups: Vec<_> =
-        hierarchies.map(|hierarchy| hierarchy.join(&parent[1..])).filter(|group| group.is_dir()).collect();
+    let all = PathBuf::from("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(&all).expect("cgroups").flatten().map(|hierarchy| hierarchy.path());
+    let groups = hierarchies.chain([all]).map(|hierarchy| hierarchy.join(&parent[1..]));
+    let groups: Vec<_> = groups.filter(|group| group.is_dir()).collect();
     let leave = |id: &str| {
         let left: Vec<_> = groups.iter().map(|group| group.join(id)).collect();
         left.iter().for_each(|group| fs::create_dir_all(group.join("inner")).expect("a group"));

@@ -186,12 +186,12 @@ impl Container {
     pub fn check_log(&self, fault: Option<Fault>) -> Result<usize, String> {
         let tail = match &self.life {
             Life::Created => return Ok(0),
+            // Its start failed: it may have said something or nothing, or there is no log at all.
+            Life::Ended(ended) if ended.started_at == 0 && !self.log.exists() => return Ok(0),
             _ if self.torn || fault == Some(Fault::ShimDies) => Tail::Torn,
             Life::Ended(ended) if ended.started_at != 0 && !matches!(ended.code, KILLED | TERMINATED | UNBORN) => {
                 Tail::LastWords
             }
-            // Its start failed: it may have said something or nothing, or there is no log at all.
-            Life::Ended(ended) if ended.started_at == 0 && !self.log.exists() => return Ok(0),
             _ => Tail::Open,
         };
         logs::check(&self.log, tail)

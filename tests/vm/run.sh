@@ -2,7 +2,7 @@
 # Boots a whole node in a virtual machine under software emulation for each scenario of tests/vm/scenarios, without any
 # network, and judges it. ONLY=name,name takes some of them. What a machine said and wrote is in target/vm/<scenario>: the
 # console, the journal as it came out of the second serial port, our logs. CUTS=n is how often the power goes in power-cut,
-# SEED=n when.
+# SEED=n when; NODE_TESTS="name name" which tests of tests/node run in node.
 set -eu -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
@@ -52,7 +52,7 @@ machine() {
     reboot) boots=2 seconds=400 programs=crictl ;;
     upgrade) seconds=600 programs=crictl ;;
     power-cut) cuts=${CUTS:-10} boots=$((cuts + 1)) programs=vm-client ;;
-    node) seconds=1200 programs=node-tests ;;
+    node) seconds=2400 programs=node-tests ;;
     critest-*) memory=2048 seconds=2400 programs="conform critest crictl" ;;
     esac
 }
@@ -89,6 +89,7 @@ payload() {
     cp -r dist "$tree/dist"
     cp "$cricket" "$tree/cricket"
     echo "$boots" >"$tree/last"
+    echo "${NODE_TESTS:-metrics:: stats::}" >"$tree/node-tests"
     for program in $programs; do
         cp "target/conformance/bin/$program" "$tree/bin/"
     done
