@@ -5,6 +5,8 @@
 //! call. Its symbols are weak; these take their place. dlmalloc has one heap, whose neighbours that are free become one, and
 //! gives back what is free at its end. What is in its middle it keeps, so that which matters there, the buffers of a
 //! hundred sessions, does not go there: a long block has pages of its own, which are gone with it.
+//!
+//! Under cargo-fuzz the process has the one of the sanitizer.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
@@ -86,7 +88,7 @@ fn or_nomem(block: *mut c_void) -> *mut c_void {
 }
 
 /// `malloc` of C.
-#[no_mangle]
+#[cfg_attr(not(fuzzing), no_mangle)]
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
     or_nomem(match size {
         LONG.. => map(size),
@@ -96,7 +98,7 @@ pub extern "C" fn malloc(size: usize) -> *mut c_void {
 }
 
 /// `calloc` of C.
-#[no_mangle]
+#[cfg_attr(not(fuzzing), no_mangle)]
 pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     or_nomem(match count.checked_mul(size) {
         Some(bytes @ LONG..) => map(bytes),
@@ -110,7 +112,7 @@ pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
 ///
 /// # Safety
 /// `block` is one of this heap, or null.
-#[no_mangle]
+#[cfg_attr(not(fuzzing), no_mangle)]
 pub unsafe extern "C" fn free(block: *mut c_void) {
     if block.is_null() {
         return;
@@ -128,7 +130,7 @@ pub unsafe extern "C" fn free(block: *mut c_void) {
 ///
 /// # Safety
 /// As for [`free`].
-#[no_mangle]
+#[cfg_attr(not(fuzzing), no_mangle)]
 pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
     if block.is_null() {
         return malloc(size);
@@ -163,7 +165,7 @@ pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void
 ///
 /// # Safety
 /// As for [`free`].
-#[no_mangle]
+#[cfg_attr(not(fuzzing), no_mangle)]
 pub unsafe extern "C" fn reallocarray(block: *mut c_void, count: usize, size: usize) -> *mut c_void {
     match count.checked_mul(size) {
         // SAFETY: as for us.
@@ -173,7 +175,7 @@ pub unsafe extern "C" fn reallocarray(block: *mut c_void, count: usize, size: us
 }
 
 /// `memalign` of C.
-#[no_mangle]
+#[cfg_attr(not(fuzzing), no_mangle)]
 pub extern "C" fn memalign(alignment: usize, size: usize) -> *mut c_void {
     if !alignment.is_power_of_two() {
         return or_nomem(null_mut());
@@ -183,7 +185,7 @@ pub extern "C" fn memalign(alignment: usize, size: usize) -> *mut c_void {
 }
 
 /// `aligned_alloc` of C.
-#[no_mangle]
+#[cfg_attr(not(fuzzing), no_mangle)]
 pub extern "C" fn aligned_alloc(alignment: usize, size: usize) -> *mut c_void {
     memalign(alignment, size)
 }
@@ -192,7 +194,7 @@ pub extern "C" fn aligned_alloc(alignment: usize, size: usize) -> *mut c_void {
 ///
 /// # Safety
 /// `to` is where a pointer can be written.
-#[no_mangle]
+#[cfg_attr(not(fuzzing), no_mangle)]
 pub unsafe extern "C" fn posix_memalign(to: *mut *mut c_void, alignment: usize, size: usize) -> c_int {
     if !alignment.is_power_of_two() || alignment < size_of::<usize>() {
         return libc::EINVAL;
