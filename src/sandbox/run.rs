@@ -67,7 +67,7 @@ fn unheard(rt: &Runtime, name: &str, request: &RunPodSandboxRequest) -> Option<A
     let sandbox = rt.sandboxes.named(name)?;
     let same = sandbox.config == *request.config && sandbox.runtime_handler == request.runtime_handler;
     let used = || rt.containers.list().iter().any(|container| container.sandbox_id == sandbox.id);
-    (same && sandbox.state() == SandboxState::Ready && !used()).then_some(sandbox)
+    (same && sandbox.is_open() && !used()).then_some(sandbox)
 }
 
 fn make(rt: &Runtime, call: &Call, name: &str, request: &RunPodSandboxRequest) -> Result<String> {

@@ -35,10 +35,11 @@ pub fn begin<'a>(call: &Call, sandbox: &'a Sandbox) -> Result<Ending<'a>> {
 /// As [`stop`], for a sandbox at hand.
 pub fn stop_sandbox(rt: &Runtime, call: &Call, sandbox: &Sandbox, ending: &Ending<'_>) -> Result<()> {
     if ending.was_ready {
-        // So that a daemon that is killed midway does not call it ready again.
-        let written = save(rt, sandbox);
-        if let Err(e) = written {
-            log::warn!("pod sandbox {} stops, which a restart of cricket will not know: {e}", sandbox.id);
+        // So that a daemon that is killed midway does not call it ready again. Where that cannot be written it is told to be
+        // ready until it is down, which the next one sees.
+        match save(rt, sandbox) {
+            Ok(()) => ending.set_not_ready(),
+            Err(e) => log::warn!("pod sandbox {} stops, which cricket could not write down: {e}", sandbox.id),
         }
     }
     container::kill_all(rt, call, &sandbox.id)?;

@@ -63,6 +63,9 @@ struct Inner {
     making: HashSet<String>,
     /// What the pod as a whole may use since that was updated: overhead, resources.
     limits: [Option<LinuxContainerResources>; 2],
+    /// A stop or a removal of it was asked for: nothing joins any more. It is told to be not ready only when that would
+    /// outlive us: what was seen once must not be otherwise after a restart.
+    closing: bool,
     /// It is being stopped or removed.
     ending: bool,
     /// Everything it held on the machine was given back.
@@ -93,6 +96,7 @@ impl Sandbox {
                 joining: 0,
                 making: HashSet::new(),
                 limits: [record.overhead.clone().into_option(), record.resources.clone().into_option()],
+                closing: false,
                 ending: false,
                 down: false,
             }),
@@ -117,9 +121,9 @@ impl Sandbox {
 
     /// The record that brings it back after a restart.
     pub fn record(&self) -> records::Sandbox {
-        let phase = match self.state() {
-            SandboxState::Ready => records::sandbox::Phase::READY,
-            SandboxState::NotReady => records::sandbox::Phase::NOT_READY,
+        let phase = match self.is_open() {
+            true => records::sandbox::Phase::READY,
+            false => records::sandbox::Phase::NOT_READY,
         };
         let [overhead, resources] = self.inner.lock().limits.clone();
         records::Sandbox {
@@ -154,9 +158,14 @@ impl Sandbox {
         }
     }
 
-    /// Whether it can take containers.
+    /// What it is told to be.
     pub fn state(&self) -> SandboxState {
         self.inner.lock().state
+    }
+
+    /// Whether it can take containers: it is ready, and nobody has asked for its end.
+    pub fn is_open(&self) -> bool {
+        self.inner.lock().is_open()
     }
 
     /// A container is being created or started in it: until the guard is dropped, a stop waits.
@@ -165,12 +174,10 @@ impl Sandbox {
     /// `FailedPrecondition` unless it is ready.
     pub fn join(&self) -> Result<Joining<'_>> {
         let mut inner = self.inner.lock();
-        match inner.state {
-            SandboxState::Ready => inner.joining += 1,
-            SandboxState::NotReady => {
-                return Err(Error::precondition(format!("pod sandbox {} is not ready", self.id)));
-            }
+        if !inner.is_open() {
+            return Err(Error::precondition(format!("pod sandbox {} is not ready", self.id)));
         }
+        inner.joining += 1;
         Ok(Joining { sandbox: self })
     }
 
@@ -195,19 +202,26 @@ impl Sandbox {
     /// What [`Call::check`] says when that takes too long; it stays not ready.
     pub fn begin_end(&self, call: &Call) -> Result<Ending<'_>> {
         let mut inner = self.inner.lock();
-        let was_ready = std::mem::replace(&mut inner.state, SandboxState::NotReady) == SandboxState::Ready;
+        inner.closing = true;
         while inner.joining > 0 || inner.ending {
-            call.check()?;
+            if let Err(e) = call.check() {
+                inner.state = SandboxState::NotReady;
+                return Err(e);
+            }
             inner = self.changed.wait_until(inner, call.deadline());
         }
         inner.ending = true;
+        let was_ready = inner.state == SandboxState::Ready;
         Ok(Ending { sandbox: self, was_ready })
     }
 
-    /// It is not ready any more. Tells whether it was.
+    /// It is not ready any more. Tells whether it was; not where its end is under way, which sees to that.
     pub fn lose(&self) -> bool {
         let mut inner = self.inner.lock();
         inner.pid = None;
+        if inner.closing {
+            return false;
+        }
         std::mem::replace(&mut inner.state, SandboxState::NotReady) == SandboxState::Ready
     }
 
@@ -268,6 +282,11 @@ pub struct Ending<'a> {
 }
 
 impl Ending<'_> {
+    /// A restart would find it not ready: from now on it is.
+    pub fn set_not_ready(&self) {
+        self.sandbox.inner.lock().state = SandboxState::NotReady;
+    }
+
     /// Whether an earlier end gave everything back.
     pub fn is_down(&self) -> bool {
         self.sandbox.inner.lock().down
@@ -275,13 +294,25 @@ impl Ending<'_> {
 
     /// Everything it held on the machine was given back.
     pub fn set_down(&self) {
-        self.sandbox.inner.lock().down = true;
+        let mut inner = self.sandbox.inner.lock();
+        inner.down = true;
+        inner.state = SandboxState::NotReady;
+    }
+}
+
+impl Inner {
+    fn is_open(&self) -> bool {
+        self.state == SandboxState::Ready && !self.closing
     }
 }
 
 impl Drop for Ending<'_> {
+    /// Also of an end that failed: it is not ready, for nothing joins any more.
     fn drop(&mut self) {
-        self.sandbox.inner.lock().ending = false;
+        let mut inner = self.sandbox.inner.lock();
+        inner.state = SandboxState::NotReady;
+        inner.ending = false;
+        drop(inner);
         self.sandbox.changed.notify_all();
     }
 }
@@ -323,6 +354,27 @@ mod tests {
             drop(joined);
             assert!(!end.join().unwrap().unwrap(), "the first try had made it not ready");
         });
+    }
+
+    #[test]
+    fn it_is_ready_until_a_restart_would_find_it_otherwise() {
+        let of = || Sandbox::ready(&records::Sandbox::default());
+        let (written, down, failed) = (of(), of(), of());
+        for (sandbox, is_down) in [(&written, false), (&down, true)] {
+            let ending = sandbox.begin_end(&Call::unbounded()).unwrap();
+            assert_eq!((sandbox.state(), sandbox.is_open()), (SandboxState::Ready, false));
+            assert_eq!(sandbox.record().phase, records::sandbox::Phase::NOT_READY.into(), "as it is to be written");
+            assert!(!sandbox.lose(), "its end sees to it");
+            assert_eq!(sandbox.state(), SandboxState::Ready);
+            if is_down {
+                ending.set_down();
+            } else {
+                ending.set_not_ready();
+            }
+            assert_eq!(sandbox.state(), SandboxState::NotReady);
+        }
+        drop(failed.begin_end(&Call::unbounded()).unwrap());
+        assert_eq!(failed.state(), SandboxState::NotReady);
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
 
 use cricket::containerd::fake::Fault;
 use cricket::containerd::Containerd;
@@ -12,7 +14,7 @@ use cricket::sys::mount;
 use cricket_proto::runtime::{ContainerState, PodSandboxState};
 
 use crate::requests;
-use crate::world::{assert_refused, call, eventually, World};
+use crate::world::{assert_refused, call, eventually, World, PATIENCE};
 
 /// Mounts a tmpfs.
 fn tmpfs(at: &Path, options: &str) {
@@ -107,6 +109,30 @@ fn pods_can_be_stopped_on_a_full_disk() {
     world.restart();
     assert_eq!(world.sandboxes.list().len(), 1);
     assert_eq!(world.state(&other), ContainerState::CONTAINER_EXITED, "though its code could not be written");
+}
+
+#[test]
+fn a_pod_is_told_to_be_what_a_restart_would_find() {
+    for full in [false, true] {
+        let (world, root) = on_a_small_disk();
+        let (pod, _) = world.running("a");
+        if full {
+            fill(&root);
+        }
+        let (go, wait) = mpsc::channel::<()>();
+        world.fake.after("kill", move || wait.recv_timeout(PATIENCE).expect("told to go on"));
+        let midway = thread::scope(|scope| {
+            let stop = scope.spawn(|| world.stop_pod(&pod));
+            eventually("its container is killed", || world.count("kill") > 0);
+            let midway = world.pod_status(&pod).state.enum_value();
+            go.send(()).expect("the stop waits");
+            stop.join().expect("no panic").expect("stop");
+            midway
+        });
+        let expected = if full { PodSandboxState::SANDBOX_READY } else { PodSandboxState::SANDBOX_NOTREADY };
+        assert_eq!(midway, Ok(expected), "the disk is full: {full}");
+        assert_eq!(world.pod_status(&pod).state.enum_value(), Ok(PodSandboxState::SANDBOX_NOTREADY));
+    }
 }
 
 #[test]

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use cricket::call::Call;
 use cricket::error::Kind;
-use cricket::store::SandboxState;
 use cricket::{container, sandbox};
 use cricket_proto::runtime::ContainerState;
 
@@ -26,8 +25,8 @@ fn a_pod_that_is_stopped_while_its_container_starts() {
         let start = scope.spawn(|| world.start(&id));
         eventually("the task runs", || world.count("start_task") == 1);
         let stop = scope.spawn(|| world.stop_pod(&pod));
-        eventually("the pod is not ready any more", || {
-            world.sandboxes.get(&pod).expect("it is there").state() == SandboxState::NotReady
+        eventually("the pod takes no containers any more", || {
+            !world.sandboxes.get(&pod).expect("it is there").is_open()
         });
         go.send(()).expect("the start waits");
         start.join().expect("no panic").expect("it was there first");
@@ -49,8 +48,8 @@ fn a_pod_that_is_removed_while_its_container_is_created() {
         let create = scope.spawn(|| world.create(requests::container(&pod, "a")));
         eventually("the record is there", || world.count("create_container") == 1);
         let remove = scope.spawn(|| world.remove_pod(&pod));
-        eventually("the pod is not ready any more", || {
-            world.sandboxes.get(&pod).expect("it is there").state() == SandboxState::NotReady
+        eventually("the pod takes no containers any more", || {
+            !world.sandboxes.get(&pod).expect("it is there").is_open()
         });
         go.send(()).expect("the creation waits");
         create.join().expect("no panic").expect("it was there first");
