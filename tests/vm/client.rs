@@ -8,7 +8,8 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::panic;
 use std::path::PathBuf;
-use std::process::exit;
+use std::process::abort;
+
 use std::thread::{scope, sleep};
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ fn main() {
     let tell = panic::take_hook();
     panic::set_hook(Box::new(move |what| {
         tell(what);
-        exit(1);
+        abort();
     }));
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
