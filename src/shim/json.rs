@@ -125,16 +125,22 @@ impl Walk<'_> {
         if !self.text.get(self.at..)?.starts_with("\\u") {
             return Some(char::REPLACEMENT_CHARACTER);
         }
+        let alone = self.at;
         self.at += 2;
         let low = self.digits()?;
-        let both = 0x10000 + ((high - 0xd800) << 10) + low.wrapping_sub(0xdc00);
-        Some(char::from_u32(both).unwrap_or(char::REPLACEMENT_CHARACTER))
+        if !(0xdc00..0xe000).contains(&low) {
+            // A character of its own.
+            self.at = alone;
+            return Some(char::REPLACEMENT_CHARACTER);
+        }
+        char::from_u32(0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00))
     }
 
     fn digits(&mut self) -> Option<u32> {
         let digits = self.text.get(self.at..self.at + 4)?;
         self.at += 4;
-        u32::from_str_radix(digits, 16).ok()
+        // A sign is none.
+        digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, 16).ok())?
     }
 
     /// Goes behind the value that begins here.
@@ -198,6 +204,21 @@ mod tests {
             assert_eq!(text_at(SPEC, path), None, "{path:?}");
         }
         assert_eq!(part_at(SPEC, &["process", "n"]), Some("-1.5e3"));
+    }
+
+    #[test]
+    fn half_a_pair_is_no_character() {
+        let of = |escapes: &str| text_at(&format!("{{\"a\":\"{escapes}\"}}"), &["a"]);
+        for (escapes, text) in [
+            (r"\ud83d\ude00", "\u{1f600}"),
+            (r"\ud83d\ubde0", "\u{fffd}\u{bde0}"),
+            (r"\ud83d\ud83d\ude00", "\u{fffd}\u{1f600}"),
+            (r"\ud83d.", "\u{fffd}."),
+            (r"\ude00", "\u{fffd}"),
+        ] {
+            assert_eq!(of(escapes).as_deref(), Some(text), "{escapes}");
+        }
+        assert_eq!(of(r"\u+12a"), None);
     }
 
     #[test]

@@ -23,14 +23,14 @@ pub struct Decoder {
     number: u32,
     digits: u32,
     padding: u32,
+    /// What came was not base64.
+    broken: bool,
 }
 
 impl Decoder {
-    /// Appends what the next piece of the text means, as far as it is complete.
-    ///
-    /// # Errors
-    /// What is not base64.
-    pub fn decode(&mut self, text: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    /// Appends what the next piece of the text means, as far as it is complete, and up to what is not base64: where the
+    /// pieces end makes no difference. See [`Decoder::check`].
+    pub fn decode(&mut self, text: &[u8], out: &mut Vec<u8>) {
         for character in text {
             let value = match character {
                 b'A'..=b'Z' => character - b'A',
@@ -39,12 +39,12 @@ impl Decoder {
                 b'+' => 62,
                 b'/' => 63,
                 b'=' if self.digits >= 2 => 0,
-                _ => return Err(broken()),
+                _ => return self.broken = true,
             };
             if *character == b'=' {
                 self.padding += 1;
             } else if self.padding > 0 {
-                return Err(broken());
+                return self.broken = true;
             }
             self.number = self.number << 6 | u32::from(value);
             self.digits += 1;
@@ -54,23 +54,29 @@ impl Decoder {
                 (self.number, self.digits) = (0, 0);
             }
         }
-        Ok(())
+    }
+
+    /// Whether all so far was base64; if not, nothing that comes is.
+    ///
+    /// # Errors
+    /// If it was not.
+    pub fn check(&self) -> Result<()> {
+        match self.broken {
+            false => Ok(()),
+            true => Err(Error::invalid("WebSocket: a text is not base64")),
+        }
     }
 
     /// The text is over; the next one may begin.
     ///
     /// # Errors
-    /// It ended within a group of four.
+    /// As [`Decoder::check`], or it ended within a group of four.
     pub fn finish(&mut self) -> Result<()> {
-        match std::mem::take(self).digits {
-            0 => Ok(()),
-            _ => Err(broken()),
-        }
+        self.broken |= self.digits != 0;
+        self.check()?;
+        *self = Decoder::default();
+        Ok(())
     }
-}
-
-fn broken() -> Error {
-    Error::invalid("WebSocket: a text is not base64")
 }
 
 #[cfg(test)]
@@ -85,7 +91,7 @@ mod tests {
             assert_eq!(String::from_utf8_lossy(&encoded), text);
             for size in 1..=8 {
                 let (mut decoder, mut out) = (Decoder::default(), Vec::new());
-                encoded.chunks(size).for_each(|piece| decoder.decode(piece, &mut out).unwrap());
+                encoded.chunks(size).for_each(|piece| decoder.decode(piece, &mut out));
                 decoder.finish().unwrap();
                 assert_eq!(out, plain.as_bytes());
             }
@@ -96,8 +102,8 @@ mod tests {
     fn what_is_not_base64_is_refused() {
         for text in ["Z", "Zg", "Zg=", "Z===", "====", "Zg==Zg==", "Zg=A", "Z-==", "Zg==\n"] {
             let mut decoder = Decoder::default();
-            let read = decoder.decode(text.as_bytes(), &mut Vec::new()).and_then(|()| decoder.finish());
-            assert!(read.is_err(), "{text}");
+            decoder.decode(text.as_bytes(), &mut Vec::new());
+            assert!(decoder.finish().is_err() && decoder.check().is_err(), "{text}");
         }
     }
 }

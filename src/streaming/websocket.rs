@@ -123,7 +123,7 @@ impl WebSocket {
             }
             Some(Message::For(channel)) if self.content == Content::Base64 => {
                 (self.decoded, self.taken) = (Vec::new(), 0);
-                self.decoder.decode(&input.data()[..here], &mut self.decoded)?;
+                self.decoder.decode(&input.data()[..here], &mut self.decoded);
                 self.take(input, here);
                 Ok((!self.decoded.is_empty()).then_some(Next::Data(channel.into())))
             }
@@ -205,6 +205,7 @@ impl Wire for WebSocket {
                     return Ok(Next::Data(channel.into()));
                 }
             }
+            self.decoder.check()?;
             if out.free() < MAX_ANSWER.max(RESERVE / 2) {
                 return Ok(Next::Blocked);
             }
