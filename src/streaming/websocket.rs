@@ -200,10 +200,8 @@ impl WebSocket {
 impl Wire for WebSocket {
     fn next(&mut self, input: &mut Buffer, out: &mut Buffer) -> Result<Next> {
         loop {
-            if self.taken < self.decoded.len() {
-                if let Some(Message::For(channel)) = self.message {
-                    return Ok(Next::Data(channel.into()));
-                }
+            if let (true, Some(Message::For(channel))) = (self.taken < self.decoded.len(), &self.message) {
+                return Ok(Next::Data((*channel).into()));
             }
             self.decoder.check()?;
             if out.free() < MAX_ANSWER.max(RESERVE / 2) {
