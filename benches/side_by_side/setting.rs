@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cricket::error::{Context, Error, Result};
 
-use crate::containerd::Flavour;
+use crate::containerd::{search_path, Flavour};
 use crate::node;
 
 /// Where containerd 2.x and its tools are built.
@@ -129,10 +129,6 @@ fn found(name: &str) -> Result<PathBuf> {
     let path = search_path();
     let found = path.split(':').map(|dir| Path::new(dir).join(name)).find(|program| program.is_file());
     found.ok_or_else(|| Error::precondition(format!("OCI_RUNTIME={name} is not on PATH: apt-get install {name}")))
-}
-
-fn search_path() -> String {
-    format!("{}:/usr/local/sbin:/usr/sbin:/sbin", text("PATH"))
 }
 
 /// The first line that a program prints.

@@ -1,6 +1,5 @@
 //! RemoveContainer: ends it if it runs, then forgets it.
 
-use std::fs::{self, File};
 use std::path::Path;
 
 use cricket_proto::records::ContainerStatus;
@@ -83,11 +82,7 @@ fn outlive_task(rt: &Runtime, container: &Container) -> Result<()> {
     }
     let Err(unwritten) = exit::write_end(rt, &container.id, &ended) else { return Ok(()) };
     log::warn!("container {} is removed for good, also if cricket ends meanwhile: {unwritten}", container.id);
-    let renamed = fs::rename(&status, &removal).and_then(|()| match removal.parent() {
-        Some(dir) => File::open(dir)?.sync_all(),
-        None => Ok(()),
-    });
-    renamed.with_context(|| format!("rename {}", status.display()))
+    record::rename(&status, &removal).with_context(|| format!("rename {}", status.display()))
 }
 
 /// Whether an earlier daemon was removing this container, and can no longer be asked how it had ended.

@@ -51,14 +51,22 @@ fn replace(path: &Path, bytes: &[u8], durability: Durability) -> std::io::Result
     let temporary = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
-    if durability == Durability::Disk {
-        file.sync_data()?;
+    match durability {
+        Durability::Memory => fs::rename(&temporary, path),
+        Durability::Disk => {
+            file.sync_data()?;
+            rename(&temporary, path)
+        }
     }
-    fs::rename(&temporary, path)?;
-    match path.parent() {
+}
+
+/// Gives a file another name in its directory, on disk when the call returns. Takes no space where a name takes none.
+pub fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::rename(from, to)?;
+    match to.parent() {
         // The rename itself lies in the directory.
-        Some(dir) if durability == Durability::Disk => File::open(dir)?.sync_all(),
-        _ => Ok(()),
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
     }
 }
 

@@ -72,6 +72,12 @@ struct Inner {
     down: bool,
 }
 
+impl Inner {
+    fn is_open(&self) -> bool {
+        self.state == SandboxState::Ready && !self.closing
+    }
+}
+
 impl Sandbox {
     /// A sandbox that stands.
     pub fn ready(record: &records::Sandbox) -> Self {
@@ -297,12 +303,6 @@ impl Ending<'_> {
         let mut inner = self.sandbox.inner.lock();
         inner.down = true;
         inner.state = SandboxState::NotReady;
-    }
-}
-
-impl Inner {
-    fn is_open(&self) -> bool {
-        self.state == SandboxState::Ready && !self.closing
     }
 }
 

@@ -134,7 +134,8 @@ impl Drop for PrivateContainerd {
     }
 }
 
-fn search_path() -> String {
+/// Where programs are looked for.
+pub fn search_path() -> String {
     format!("{}:{SBIN}", std::env::var("PATH").unwrap_or_default())
 }
 

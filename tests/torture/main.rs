@@ -5,8 +5,9 @@
 //! again; every other round something beside it fails as well. Afterwards what was acknowledged is what is, every line of
 //! every log is there once, and when all is removed nothing is left.
 //!
-//! `make test` runs a short form; `make torture` a long one. Environment: `ROUNDS`, `SEED`, `FIRST` for the number of the first round, `CONTAINERD=2` for the programs
-//! of `target/conformance`. A seed gives the same operations and the same delays; what the machine makes of them varies.
+//! `make test` runs a short form; `make torture` a long one. Environment: `ROUNDS`, `SEED`, `FIRST` for the number of the first
+//! round, `CONTAINERD=2` for the programs of `target/conformance`. A seed gives the same operations and the same delays; what
+//! the machine makes of them varies.
 #![allow(clippy::print_stdout, reason = "the seed, and how far it is")]
 
 #[allow(dead_code, reason = "others use more of it")]

@@ -122,8 +122,7 @@ impl Witness {
         seen.started_at = status.started_at;
         if state == ContainerState::CONTAINER_EXITED {
             let end = (status.exit_code, status.finished_at);
-            let same = seen.end.is_none_or(|was| was == end);
-            assert!(same, "its end was {:?}: {status:?}", seen.end);
+            assert!(seen.end.is_none_or(|was| was == end), "its end was {:?}: {status:?}", seen.end);
             seen.end = Some(end);
         }
         Ok(())
