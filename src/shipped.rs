@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::config::{Handler, Shim, RUNC};
 use crate::error::{Context, Error, Idempotent, Result};
 use crate::shim::NAME;
+use crate::sync::SingleFlight;
 use crate::sys::{process, socket};
 
 /// Built by the build script, in the form that is small, and packed.
@@ -43,13 +44,21 @@ pub struct Shipped {
     dir: PathBuf,
     containerd: PathBuf,
     placed: OnceLock<PathBuf>,
+    /// The first pods of a node often start together.
+    placing: SingleFlight,
     noted: AtomicBool,
 }
 
 impl Shipped {
     /// Nothing is touched yet. Each version gets a directory of its own below `dir`; `containerd` is its socket.
     pub fn new(dir: PathBuf, containerd: PathBuf) -> Shipped {
-        Shipped { dir, containerd, placed: OnceLock::new(), noted: AtomicBool::new(false) }
+        Shipped {
+            dir,
+            containerd,
+            placed: OnceLock::new(),
+            placing: SingleFlight::new(),
+            noted: AtomicBool::new(false),
+        }
     }
 
     /// containerd's name for the shim of a handler's containers: the path of ours, or the handler's type. Puts ours in
@@ -78,9 +87,11 @@ impl Shipped {
         if let Some(path) = self.placed.get() {
             return Ok(path);
         }
-        // Two at once do the same twice, and neither sees the other's half.
-        let path = self.place()?;
-        self.must_run(&path)?;
+        let path = self.version_dir().join(NAME);
+        self.placing.run(|| {
+            self.place(&path)?;
+            self.must_run(&path)
+        })?;
         Ok(self.placed.get_or_init(|| path))
     }
 
@@ -90,13 +101,12 @@ impl Shipped {
         self.dir.join(name)
     }
 
-    fn place(&self) -> Result<PathBuf> {
+    fn place(&self, path: &Path) -> Result<()> {
         let dir = self.version_dir();
-        let path = dir.join(NAME);
         let doing = || format!("put the shim at {}", path.display());
         let shim = unpacked().with_context(doing)?;
-        if fs::read(&path).is_ok_and(|bytes| bytes == shim) {
-            return Ok(path);
+        if fs::read(path).is_ok_and(|bytes| bytes == shim) {
+            return Ok(());
         }
         DirBuilder::new().recursive(true).mode(0o755).create(&dir).with_context(doing)?;
         let new = dir.join(format!("new-{}", std::process::id()));
@@ -104,11 +114,11 @@ impl Shipped {
             file.write_all(&shim)?;
             file.set_permissions(fs::Permissions::from_mode(0o755))?;
             file.sync_all()?;
-            fs::rename(&new, &path)
+            fs::rename(&new, path)
         });
         written.inspect_err(|_| drop(fs::remove_file(&new))).with_context(doing)?;
         log::info!("the shim is {}", path.display());
-        Ok(path)
+        Ok(())
     }
 
     /// Whether containerd sees the same file, and whether it runs here.
@@ -148,6 +158,7 @@ mod tests {
     use super::*;
     use crate::error::Kind;
     use std::os::unix::net::UnixListener;
+    use std::sync::Barrier;
 
     fn scratch(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("cricket-shipped-{}-{name}", std::process::id()));
@@ -182,6 +193,26 @@ mod tests {
     }
 
     #[test]
+    fn all_who_want_it_first_and_at_once_get_it() {
+        let dir = scratch("race");
+        let socket = dir.join("sock");
+        let _listener = UnixListener::bind(&socket).expect("free");
+        for round in 0..5 {
+            let (shipped, start) = (Shipped::new(dir.join(round.to_string()), socket.clone()), Barrier::new(8));
+            std::thread::scope(|scope| {
+                let first = || {
+                    start.wait();
+                    shipped.runtime_type(&handler(Shim::Cricket, RUNC))
+                };
+                for thread in [(); 8].map(|()| scope.spawn(first)) {
+                    assert!(is_ours(&thread.join().expect("no panic").expect("runs")));
+                }
+            });
+        }
+        fs::remove_dir_all(&dir).expect("ours");
+    }
+
+    #[test]
     fn without_containerd_it_is_theirs_or_an_error() {
         let dir = scratch("absent");
         let shipped = Shipped::new(dir.join("shim"), dir.join("sock"));
@@ -196,7 +227,8 @@ mod tests {
         let dir = scratch("sweep");
         let shipped = Shipped::new(dir.join("shim"), dir.join("sock"));
         shipped.sweep([].into_iter()).expect("nothing there");
-        let own = shipped.place().expect("placed");
+        let own = shipped.version_dir().join(NAME);
+        shipped.place(&own).expect("placed");
         for version in ["old", "older"] {
             fs::create_dir(dir.join("shim").join(version)).expect("fresh");
         }

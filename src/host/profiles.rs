@@ -14,6 +14,7 @@ use crate::oci::facts::{Arch, Profiles};
 use crate::oci::security::{self, Profile};
 use crate::oci::selinux::labels;
 use crate::oci::{apparmor, seccomp, Request};
+use crate::sync::SingleFlight;
 use crate::sys::process::{self, tail};
 
 /// A larger file is no seccomp profile.
@@ -28,6 +29,8 @@ const PARSERS: [&str; 4] =
 /// It compiles one profile.
 const PARSER_TIME: Duration = Duration::from_secs(30);
 const PARSER_OUTPUT_BYTES: usize = 64 << 10;
+/// The compiler takes a second of a small processor, and the first containers of a node often start together.
+static LOADING: SingleFlight = SingleFlight::new();
 
 /// The profiles that a request comes down to. Loads the default AppArmor profile if the kernel does not have it; blocks
 /// for that.
@@ -95,7 +98,7 @@ fn list() -> Result<String> {
 /// Has the kernel know the default profile. One that somebody else loaded under that name is theirs to choose.
 fn ensure_default() -> Result<String> {
     if !apparmor::is_loaded(&list()?, apparmor::DEFAULT) {
-        load_default()?;
+        LOADING.run(load_default)?;
     }
     Ok(apparmor::DEFAULT.to_owned())
 }
@@ -108,7 +111,7 @@ fn load_default() -> Result<()> {
         apparmor::Includes { abi: has("abi/3.0"), tunables: has("tunables/global"), base: has("abstractions/base") };
     let text = apparmor::default_profile(includes);
     let deadline = Instant::now().checked_add(PARSER_TIME);
-    // Replace, because another container may be as fast; no cache, which would be a file that nobody removes.
+    // Replace, because it may have been loaded since we looked; no cache, which would be a file that nobody removes.
     let mut command = Command::new(parser);
     command.args(["--replace", "--skip-cache"]);
     let output =
