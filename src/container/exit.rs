@@ -22,7 +22,7 @@ const DELETE_BUDGET: Duration = Duration::from_secs(10);
 /// How long the shim may take to close the output after the task is deleted.
 const DRAIN_BUDGET: Duration = Duration::from_secs(2);
 /// 128 + SIGKILL.
-const KILLED: u32 = 137;
+pub const KILLED: u32 = 137;
 
 /// Settles an exit: the status is on disk, the task is deleted, the log is complete; then the container is EXITED.
 /// Blocks up to the budgets above; fails only in the log. A status that an earlier daemon wrote stays: somebody may have

@@ -27,7 +27,7 @@ pub use command::{Command, Pipes, Wanted};
 pub use create::{create, runtime_options, METADATA_TYPE, OWN_SNAPSHOT};
 pub use exec::exec;
 pub use exec_sync::exec_sync;
-pub use exit::{reconcile, record_end, record_running, settle, write_end};
+pub use exit::{reconcile, record_end, record_running, settle, write_end, KILLED};
 pub use list::{list, of_sandbox, stream, BATCH};
 pub use quiet::tasks_dir;
 pub use remove::{remove, remove_container, remove_group, was_removing};

@@ -84,7 +84,7 @@ fn ask(rt: &Runtime, call: &Call, id: &str) -> Result<()> {
         Err(e) if e.kind() == Kind::NotFound => None,
         task => Some(task?),
     };
-    match super::state_of(rt, call, &container.id, task.as_ref()).1? {
+    match super::state::of(rt, call, &container.id, task.as_ref()).1? {
         ContainerState::Unknown => Err(Error::new(Kind::Unavailable, format!("container {id}: its shim cannot say"))),
         state => {
             if container.found(state) {

@@ -10,11 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use cricket_proto::records::{self, container_status::Start, sandbox::Phase, ContainerStatus};
+use cricket_proto::records::{self, sandbox::Phase};
 
 use crate::call::Call;
 use crate::cgroup;
-use crate::clock;
 use crate::cni::Left;
 use crate::container::{self, METADATA_TYPE};
 use crate::containerd::{Record, Task, TaskState};
@@ -22,7 +21,7 @@ use crate::error::{Context, Error, Idempotent, Kind, Result};
 use crate::ids::{ContainerId, SandboxId};
 use crate::runtime::Runtime;
 use crate::sandbox;
-use crate::store::container::{reserved_name as container_name, Ended};
+use crate::store::container::reserved_name as container_name;
 use crate::store::later::Errand;
 use crate::store::record;
 use crate::store::sandbox::reserved_name as sandbox_name;
@@ -32,6 +31,7 @@ use crate::workers;
 
 pub mod errands;
 pub mod orphans;
+mod state;
 
 use errands::SETTLED;
 use orphans::Place;
@@ -159,7 +159,7 @@ fn recover_container(rt: &Runtime, call: &Call, record: &Record, task: Option<&T
         let container = Container::from_record(&record.id, &metadata, ContainerState::Created);
         return container::remove_container(rt, &call.at_most(UNDO_BUDGET), &container);
     }
-    let (starting, state) = state_of(rt, call, &id, task);
+    let (starting, state) = state::of(rt, call, &id, task);
     let state = match state {
         Err(e) if e.kind() == Kind::Unimplemented => return Err(e),
         Err(e) => {
@@ -188,14 +188,6 @@ fn recover_container(rt: &Runtime, call: &Call, record: &Record, task: Option<&T
     Ok(())
 }
 
-/// Whether a start of the container was under way when the last daemon ended, and what it does now.
-fn state_of(rt: &Runtime, call: &Call, id: &ContainerId, task: Option<&Task>) -> (bool, Result<ContainerState>) {
-    match record::read::<ContainerStatus>(&rt.layout.container_status(id)).map(Option::unwrap_or_default) {
-        Ok(status) => (status.start != Start::NONE.into(), state(rt, call, id, &status, task)),
-        Err(e) => (false, Err(e)),
-    }
-}
-
 /// What goes on with a container that runs: its output, and the counting of what the kernel kills in it.
 fn take_up(rt: &Runtime, container: &Container, shim: &str) {
     if let ContainerState::Running { pid, .. } = container.state() {
@@ -204,86 +196,6 @@ fn take_up(rt: &Runtime, container: &Container, shim: &str) {
             log::error!("the output of container {} cannot be read any more: {e}", container.id);
         }
     }
-}
-
-/// What a container does, by its status record and its task. What ended while we were away is called running: it
-/// settles like any other.
-fn state(
-    rt: &Runtime,
-    call: &Call,
-    id: &ContainerId,
-    status: &ContainerStatus,
-    task: Option<&Task>,
-) -> Result<ContainerState> {
-    let asked;
-    let task = match task {
-        // Its shim did not answer in time for the list.
-        Some(task) if task.state == TaskState::Unknown => {
-            asked = rt.containerd.task(&call.at_most(UNDO_BUDGET), id.as_str(), None)?;
-            Some(&asked)
-        }
-        task => task,
-    };
-    let alive = |task: &Task| match (status.started_at, status.start == Start::NONE.into()) {
-        (0, _) => started_unseen(rt, id, task.pid, clock::now()),
-        (started_at, false) => started_unseen(rt, id, task.pid, started_at),
-        (started_at, true) => ContainerState::Running { pid: task.pid, started_at },
-    };
-    Ok(match (Ended::of_record(status), task.map(|t| (t, t.state))) {
-        (Some(ended), None) => ContainerState::Exited(ended),
-        // That is written down already, but the rest of it may not be done.
-        (Some(ended), Some((task, TaskState::Stopped))) if ended.started_at != 0 => {
-            ContainerState::Running { pid: task.pid, started_at: ended.started_at }
-        }
-        // A start that failed, and was not undone to the end.
-        (Some(ended), Some((_, TaskState::Created | TaskState::Running | TaskState::Paused | TaskState::Stopped))) => {
-            container::destroy(&*rt.containerd, &call.at_most(UNDO_BUDGET), id.as_str(), None)?;
-            ContainerState::Exited(ended)
-        }
-        (None, None) if status.started_at == 0 || status.start != Start::NONE.into() => ContainerState::Created,
-        (None, None) => {
-            let ended = Ended::unseen(status.started_at, clock::now());
-            container::record_end(rt, id, &ended);
-            ContainerState::Exited(ended)
-        }
-        // It was not asked to run, or is not to any more: containerd or an earlier daemon is about to take it back.
-        (None, Some(_)) if status.start == Start::CREATING.into() => {
-            if let Err(e) = container::destroy(&*rt.containerd, &call.at_most(UNDO_BUDGET), id.as_str(), None) {
-                log::info!("end the task of container {id}, whose start was cut short (the next one tries again): {e}");
-            }
-            ContainerState::Created
-        }
-        // Its start was never acknowledged.
-        (None, Some((_, TaskState::Created))) => match not_started(rt, &call.at_most(UNDO_BUDGET), id)? {
-            Some(task) => alive(&task),
-            None => ContainerState::Created,
-        },
-        (None, Some((task, TaskState::Running | TaskState::Paused))) => alive(task),
-        (None, Some((task, TaskState::Stopped))) => alive(task),
-        (_, Some((_, TaskState::Unknown))) => ContainerState::Unknown,
-    })
-}
-
-/// Takes away a task that was not started; or finds that it was, by an earlier daemon whose call goes on.
-fn not_started(rt: &Runtime, call: &Call, id: &ContainerId) -> Result<Option<Task>> {
-    // Before it goes: it is killed by that, and the next daemon must not take it for one that had run.
-    if let Err(e) = container::mark(rt, id, Start::CREATING, 0) {
-        log::warn!("container {id}, whose start was cut short: {e}");
-    }
-    if rt.containerd.delete_task(call, id.as_str(), None).or_gone().is_err() {
-        match rt.containerd.task(call, id.as_str(), None) {
-            Ok(task) if task.state != TaskState::Created => return Ok(Some(task)),
-            _ => container::destroy(&*rt.containerd, call, id.as_str(), None)?,
-        }
-    }
-    Ok(None)
-}
-
-/// It was started, and the daemon that did so was killed before it could write that down: the next one is to know.
-fn started_unseen(rt: &Runtime, id: &ContainerId, pid: u32, started_at: i64) -> ContainerState {
-    let state = ContainerState::Running { pid, started_at };
-    container::record_running(rt, id, &state);
-    state
 }
 
 /// Compares what may run with what containerd says runs, and settles the exits that were missed. After every

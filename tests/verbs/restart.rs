@@ -230,8 +230,34 @@ fn a_task_that_is_taken_away_is_not_taken_for_one_that_ran() {
     late_task(&world, &id);
     let seen = at_deletion(&world, file);
     world.boot();
-    assert_eq!(seen.recv().expect("what was on disk").start, Start::CREATING.into());
+    assert_eq!(seen.recv().expect("what was on disk").start, Start::RETRACTING.into());
     world.start(&id).expect("start");
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
+}
+
+/// The first daemon asked it to run, the second wanted to take it away and was killed before it knew whether it could.
+#[test]
+fn what_runs_although_it_was_to_be_taken_away_was_started() {
+    let mut world = World::new();
+    let pod = world.pod("a");
+    let ids = ["waits", "runs", "ended", "killed"].map(|name| world.container(&pod, name));
+    ids.iter().for_each(|id| mark(&world, id, Start::RETRACTING));
+    world.shut_down();
+    ids.iter().for_each(|id| late_task(&world, id));
+    for id in &ids[1..] {
+        world.fake.start_task(&call(), id, None).expect("it runs");
+    }
+    world.fake.exit(&ids[2], None, 4);
+    world.fake.exit(&ids[3], None, 137);
+    world.boot();
+    assert_eq!(world.state(&ids[1]), ContainerState::CONTAINER_RUNNING);
+    world.await_exit(&ids[2]);
+    assert_eq!(world.status(&ids[2]).exit_code, 4);
+    for id in [&ids[0], &ids[3]] {
+        assert_eq!(world.state(id), ContainerState::CONTAINER_CREATED);
+        world.start(id).expect("start");
+    }
     world.remove_pod(&pod).expect("remove");
     world.assert_clean(&["a"]);
 }

@@ -176,7 +176,8 @@ fn ended(cri: &Cri, id: &str) -> i64 {
     for _ in 0..PATIENCE.as_millis() / 100 {
         let status = cri.status(id);
         if status.state == cri::ContainerState::CONTAINER_EXITED.into() {
-            assert_eq!(status.exit_code, CODE, "{status:?}");
+            let said = || fs::read_to_string(&status.log_path).unwrap_or_else(|e| e.to_string());
+            assert_eq!(status.exit_code, CODE, "it said {:?}: {status:?}", said());
             return status.finished_at;
         }
         sleep(Duration::from_millis(100));
