@@ -1,6 +1,10 @@
-//! The wall clock as the CRI counts it.
+//! The wall clock as the CRI counts it, and a moment's patience.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::io;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Now, in nanoseconds since the epoch. Strictly increasing within the process: the kubelet orders a pod's sandboxes by
 /// it.
@@ -12,6 +16,20 @@ pub fn now() -> i64 {
     // A clock that was set back, or two calls in one tick.
     let last = LAST.fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| Some(wall.max(last + 1)));
     wall.max(last.unwrap_or(0) + 1)
+}
+
+/// Tries what others may be in the way of for a moment, until there is something. Blocks, sleeping between two attempts.
+///
+/// # Errors
+/// Those of the attempt, at once.
+pub fn soon<T>(within: Duration, mut attempt: impl FnMut() -> io::Result<Option<T>>) -> io::Result<Option<T>> {
+    let until = Instant::now() + within;
+    loop {
+        match attempt()? {
+            None if Instant::now() < until => std::thread::sleep(PAUSE),
+            done => return Ok(done),
+        }
+    }
 }
 
 #[cfg(test)]

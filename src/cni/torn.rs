@@ -10,8 +10,10 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::conf::Network;
+use crate::clock::soon;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::lock_file::LockFile;
 
@@ -21,6 +23,8 @@ const DEFAULT: &str = "/var/lib/cni/networks";
 const MOST_BYTES: u64 = 4096;
 /// Of the directory, as the plugin takes it.
 const LOCK: &str = "lock";
+/// It is held for as long as it takes to write a file; we ourselves give back several at once.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The torn addresses of a network, as far as can be told without its lock.
 pub(super) fn find(network: &Network) -> Vec<PathBuf> {
@@ -33,13 +37,14 @@ pub(super) fn find(network: &Network) -> Vec<PathBuf> {
     found
 }
 
-/// Gives a torn address back. Idempotent; one that has an owner by now is left alone.
+/// Gives a torn address back. Idempotent; one that has an owner by now is left alone. Blocks while somebody else works on
+/// the directory, up to [`PATIENCE`].
 ///
 /// # Errors
-/// `Unavailable` while somebody else works on the directory.
+/// `Unavailable` after that.
 pub(super) fn remove(path: &Path) -> Result<()> {
     let lock = path.with_file_name(LOCK);
-    let held = LockFile::try_take(&lock).with_context(|| format!("lock {}", lock.display()))?;
+    let held = soon(PATIENCE, || LockFile::try_take(&lock)).with_context(|| format!("lock {}", lock.display()))?;
     if held.is_none() {
         return Err(Error::new(Kind::Unavailable, format!("{} is locked", lock.display())));
     }
@@ -115,6 +120,22 @@ mod tests {
             remove(path).expect("again");
         }
         assert!(!torn[0].exists() && !torn[1].exists() && torn[2].exists() && at.join("10.0.0.2").exists());
+        assert_eq!(find(&network), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn all_at_once_are_given_back() {
+        let dir = Dir::new();
+        let network = network(dir.path());
+        let at = dir.path().join("net");
+        fs::create_dir(&at).expect("mkdir");
+        (2..66).for_each(|n| fs::write(at.join(format!("10.0.0.{n}")), "").expect("write"));
+        std::thread::scope(|scope| {
+            find(&network).chunks(8).for_each(|some| {
+                let some = some.to_vec();
+                scope.spawn(move || some.iter().for_each(|path| remove(path).expect("removed")));
+            });
+        });
         assert_eq!(find(&network), Vec::<PathBuf>::new());
     }
 

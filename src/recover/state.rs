@@ -58,7 +58,10 @@ impl Found<'_> {
                 container::destroy(&*rt.containerd, call, id.as_str(), None)?;
                 ContainerState::Exited(ended)
             }
-            (None, None) if status.started_at == 0 || status.start != Start::NONE.into() => ContainerState::Created,
+            (None, None) if status.started_at == 0 || status.start == Start::RETRACTING.into() => {
+                ContainerState::Created
+            }
+            // It ran, or it may have: it does not run twice.
             (None, None) => {
                 let ended = Ended::unseen(status.started_at, clock::now());
                 container::record_end(rt, id, &ended);

@@ -14,15 +14,16 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::soon;
 use crate::error::{Context, Error, Idempotent, Result};
 use crate::sys::lock_file::LockFile;
 use crate::sys::socket::{probe, Listener};
 
-/// How long a child may take to become another program, and the pause between two looks.
+/// A daemon that is killed while it starts a program leaves a child that has all its files until it becomes that program:
+/// our lock, and the socket that listens. How long it may take for that.
 const CHILD: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// The claim to one socket path; the lock behind it ends when this is dropped.
 pub(super) struct Claim {
@@ -44,9 +45,9 @@ impl Claim {
         make_folder(folder, 0o711).with_context(|| format!("make {}", folder.display()))?;
         let taken = |who| Error::precondition(format!("socket {shown}: {who}; stop it or choose another socket"));
         let file = beside(socket, ".lock");
-        let lock = soon(|| LockFile::try_take(&file)).with_context(|| format!("lock socket {shown}"))?;
+        let lock = soon(CHILD, || LockFile::try_take(&file)).with_context(|| format!("lock socket {shown}"))?;
         let lock = lock.ok_or_else(|| taken("another cricket serves it"))?;
-        let free = soon(|| Ok((!matches!(probe(socket)?, Listener::Live)).then_some(())));
+        let free = soon(CHILD, || Ok((!matches!(probe(socket)?, Listener::Live)).then_some(())));
         let foreign = |e| Error::precondition(format!("socket {shown}: what is there is no socket of ours: {e}"));
         free.map_err(foreign)?.ok_or_else(|| taken("another process answers there"))?;
         let private = beside(socket, ".new");
@@ -79,18 +80,6 @@ impl Claim {
             if let Err(e) = fs::remove_file(&self.socket).or_gone() {
                 log::warn!("remove socket {}: {e}", self.socket.display());
             }
-        }
-    }
-}
-
-/// Tries for a moment. A daemon that is killed while it starts a program leaves a child that has all its files until it
-/// becomes that program: our lock, and the socket that listens.
-fn soon<T>(mut attempt: impl FnMut() -> io::Result<Option<T>>) -> io::Result<Option<T>> {
-    let until = Instant::now() + CHILD;
-    loop {
-        match attempt()? {
-            None if Instant::now() < until => std::thread::sleep(PAUSE),
-            done => return Ok(done),
         }
     }
 }
@@ -130,9 +119,9 @@ mod tests {
         std::thread::scope(|scope| {
             let claiming = scope.spawn(|| Claim::take(&socket).map(drop));
             // Sooner or later than the first look: it is well both times.
-            std::thread::sleep(4 * PAUSE);
+            std::thread::sleep(Duration::from_millis(20));
             drop(lock);
-            std::thread::sleep(4 * PAUSE);
+            std::thread::sleep(Duration::from_millis(20));
             drop(listener);
             claiming.join().unwrap().unwrap();
         });

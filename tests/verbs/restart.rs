@@ -152,6 +152,26 @@ fn a_task_that_disappeared_was_ended_unseen() {
     assert_eq!((status.exit_code, status.reason.as_str()), (255, "Unknown"));
 }
 
+/// As when its shim died with the daemon, or the power failed.
+#[test]
+fn what_was_asked_to_run_and_is_gone_does_not_run_twice() {
+    let mut world = World::new();
+    let pod = world.pod("a");
+    let ids = ["asked", "taken"].map(|name| world.container(&pod, name));
+    for (id, start) in ids.iter().zip([Start::STARTING, Start::RETRACTING]) {
+        let record = records::ContainerStatus { start: start.into(), started_at: 7, ..Default::default() };
+        record::write(&status_file(&world, id), &record, Durability::Memory).expect("write");
+    }
+    world.restart();
+    let status = world.status(&ids[0]);
+    assert_eq!((status.exit_code, status.reason.as_str(), status.started_at), (255, "Unknown", 7));
+    world.start(&ids[0]).expect_err("it has ended");
+    assert_eq!(world.state(&ids[1]), ContainerState::CONTAINER_CREATED);
+    world.start(&ids[1]).expect("start");
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
+}
+
 #[test]
 fn a_start_that_was_cut_short_can_be_repeated() {
     let mut world = World::new();

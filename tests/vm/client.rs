@@ -176,13 +176,17 @@ fn ended(cri: &Cri, id: &str) -> i64 {
     for _ in 0..PATIENCE.as_millis() / 100 {
         let status = cri.status(id);
         if status.state == cri::ContainerState::CONTAINER_EXITED.into() {
-            let said = || fs::read_to_string(&status.log_path).unwrap_or_else(|e| e.to_string());
-            assert_eq!(status.exit_code, CODE, "it said {:?}: {status:?}", said());
+            assert_eq!(status.exit_code, CODE, "it said {:?}: {status:?}", said(&status));
             return status.finished_at;
         }
         sleep(Duration::from_millis(100));
     }
     panic!("it does not end: {:?}", cri.status(id));
+}
+
+/// All of its log.
+fn said(status: &cri::ContainerStatus) -> String {
+    fs::read_to_string(&status.log_path).unwrap_or_else(|e| e.to_string())
 }
 
 /// What was acknowledged before the power went.
@@ -274,6 +278,8 @@ fn clean(cri: &Cri, boot: &str) {
     assert!(cri.pods().is_empty() && cri.containers().is_empty(), "all were removed");
     files().iter().for_each(|path| fs::remove_file(path).expect("ours"));
     let (pod, id) = cri.run(&format!("after-{boot}"), "exec sleep 1000000", |_| ());
-    assert_eq!(cri.status(&id).state, cri::ContainerState::CONTAINER_RUNNING.into());
+    let status = cri.status(&id);
+    let running = cri::ContainerState::CONTAINER_RUNNING.into();
+    assert_eq!(status.state, running, "it said {:?}: {status:?}", said(&status));
     cri.remove(&pod);
 }
