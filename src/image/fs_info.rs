@@ -158,7 +158,7 @@ fn measure(
 }
 
 /// Where that which is written through these mounts lies, alone.
-fn files_of(mounts: &[Mount]) -> Option<PathBuf> {
+pub(super) fn files_of(mounts: &[Mount]) -> Option<PathBuf> {
     let [mount] = mounts else { return None };
     match mount.kind.as_str() {
         "overlay" => mount.options.iter().find_map(|option| option.strip_prefix("upperdir=")).map(PathBuf::from),

@@ -1,16 +1,18 @@
 //! Layers onto snapshots: one committed snapshot per layer, named by its chain id and shared by all images.
 
 use super::document::chain_ids;
+use super::fs_info::files_of;
 use super::labels;
 use super::load;
 use super::resolve::Layer;
 use super::Images;
 use crate::call::Call;
-use crate::containerd::SnapshotRef;
+use crate::containerd::{Mount, SnapshotRef};
 use crate::error::{Context, Error, Idempotent, Kind, Result};
 use crate::ids::random_hex;
 use crate::rollback::Rollback;
 use crate::store::image::Image;
+use crate::sys::durable::sync_filesystem;
 
 /// Makes sure that an image's root filesystem is there as a snapshot, unpacking it if other tools left that undone or
 /// did it elsewhere. Blocks; idempotent.
@@ -74,6 +76,7 @@ pub(super) fn extract(at: &Images<'_>, call: &Call, layer: &Layer, parent: &str,
     if found != layer.diff_id {
         return Err(Error::invalid(format!("it unpacks to {found}, but the configuration says {}", layer.diff_id)));
     }
+    keep(&mounts)?;
     match at.containerd.commit_snapshot(call, &work, name, &labels) {
         // Somebody was faster; what we have made goes away.
         Err(e) if e.kind() == Kind::AlreadyExists => {}
@@ -83,6 +86,14 @@ pub(super) fn extract(at: &Images<'_>, call: &Call, layer: &Layer, parent: &str,
         }
     }
     at.containerd.label_content(call, &layer.descriptor.digest, &labels::of_layer(&layer.diff_id))
+}
+
+/// What was unpacked is on the disk when this returns. The record of a snapshot is, and nobody unpacks a second time what
+/// has one: after a power cut it would be there for good, with empty files.
+fn keep(mounts: &[Mount]) -> Result<()> {
+    // Of other kinds of snapshotters we do not know where their files are, nor of one that we do not see.
+    let Some(files) = files_of(mounts).filter(|files| files.exists()) else { return Ok(()) };
+    sync_filesystem(&files).with_context(|| format!("write out {}", files.display()))
 }
 
 /// Whether there is such a snapshot.

@@ -4,6 +4,7 @@
 pub mod c_core;
 pub mod copy;
 pub mod descriptors;
+pub mod durable;
 pub mod epoll;
 pub mod eventfd;
 pub mod fifo;

@@ -1,6 +1,6 @@
 //! What `power-cut` does to its node as a client of the CRI, in one process that is started once, which under software
 //! emulation is most of what crictl takes: `load` makes pods without rest and writes down what was acknowledged; `check` compares
-//! that with what is there after the power went; `clean` removes everything, and runs one pod more.
+//! that with what is there after the power went; `clean` removes everything, and runs one pod more to its end.
 #![allow(clippy::print_stdout, reason = "the console is where a scenario speaks")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -277,9 +277,7 @@ fn clean(cri: &Cri, boot: &str) {
     });
     assert!(cri.pods().is_empty() && cri.containers().is_empty(), "all were removed");
     files().iter().for_each(|path| fs::remove_file(path).expect("ours"));
-    let (pod, id) = cri.run(&format!("after-{boot}"), "exec sleep 1000000", |_| ());
-    let status = cri.status(&id);
-    let running = cri::ContainerState::CONTAINER_RUNNING.into();
-    assert_eq!(status.state, running, "it said {:?}: {status:?}", said(&status));
+    let (pod, id) = cri.run(&format!("after-{boot}"), &format!("exit {CODE}"), |_| ());
+    ended(cri, &id);
     cri.remove(&pod);
 }
