@@ -7,7 +7,7 @@ export FLAGS := --locked --target $(TARGET)$(if $(wildcard vendor/config.toml), 
 export CARGO_TARGET_DIR := $(CURDIR)/target
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help build debug test conformance kubelet-test kubelet-bench vm-test torture bench demo lint vendor clean
+.PHONY: help build debug test conformance kubelet-test cluster-test kubelet-bench vm-test torture bench demo lint vendor clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
@@ -32,6 +32,10 @@ conformance: ## crictl and critest on a cricket of its own; ONLY=crictl, CONTAIN
 kubelet-test: ## a real kubelet before a cricket of its own; CONTAINERD=1.6 or 2, PEER=1, ONLY=regexp of scenarios; as root
 	tools/setup.sh conformance && $(MAKE) build
 	tests/kubelet/run.sh
+
+cluster-test: ## what kubectl does, through an API server, to that kubelet; CONTAINERD=1.6 or 2, PEER=1; as root
+	tools/setup.sh cluster && $(MAKE) build
+	CLUSTER=1 tests/kubelet/run.sh
 
 kubelet-bench: ## twenty pods under a kubelet, cricket beside containerd's own CRI plugin; CONTAINERD=1.6 or 2, ROUNDS=n; as root
 	tools/setup.sh conformance && $(MAKE) build

@@ -1,10 +1,10 @@
 #!/bin/sh
 # Installs what is missing and only that: `setup.sh build` for a build, `node` also for running pods, `conformance` also for
-# critest and its images, `vm` also for virtual machines, `lint` also for lint.
+# critest and its images, `cluster` also for an API server, `vm` also for virtual machines, `lint` also for lint.
 # As root it asks apt-get; otherwise it says what to type. What has no Debian package goes to target/tools.
 set -eu
 cd "$(dirname "$0")/.."
-purpose=${1:?build, node, conformance, vm or lint}
+purpose=${1:?build, node, conformance, cluster, vm or lint}
 : "${TARGET:?is set by make}"
 pins='ziglang==0.17.1 cargo-zigbuild==0.24.0'
 deny=0.20.2
@@ -37,7 +37,7 @@ need make command -v make
 need g++ command -v g++
 need binutils command -v readelf
 need python3-venv python3 -c 'import ensurepip, venv'
-if [ "$purpose" = node ] || [ "$purpose" = conformance ]; then
+if [ "$purpose" = node ] || [ "$purpose" = conformance ] || [ "$purpose" = cluster ]; then
     [ "$(id -u)" = 0 ] || fail "containerd, runc and CNI need root: become root (sudo -s) and run it again"
     need containerd command -v containerd
     need containerd command -v containerd-shim-runc-v2
@@ -52,7 +52,7 @@ if [ "$purpose" = node ] || [ "$purpose" = conformance ]; then
     done
 fi
 
-if [ "$purpose" = conformance ]; then
+if [ "$purpose" = conformance ] || [ "$purpose" = cluster ]; then
     command -v go >/dev/null || fail "Go is missing: install 1.26 or later from https://go.dev/dl/ and put it on the PATH"
     need docker-registry command -v docker-registry
     need libseccomp-dev test -f /usr/include/seccomp.h
@@ -60,6 +60,10 @@ if [ "$purpose" = conformance ]; then
     need bzip2 command -v bzip2
     need patch command -v patch
     need pkg-config command -v pkg-config
+fi
+
+if [ "$purpose" = cluster ]; then
+    need etcd-server command -v etcd
 fi
 
 if [ "$purpose" = vm ]; then

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds what conformance needs from pinned Go modules into target/conformance/bin: `build.sh conform critest crictl
-# containerd runc cni wire`, or those of them that are named; `kubelet` too, with its scenarios, if it is named. What was built from
-# the same pins by the same script is kept.
+# containerd runc cni wire`, or those of them that are named; `kubelet` too, with its scenarios, and `cluster`, what it takes
+# beside the kubelet, if they are named. What was built from the same pins by the same script is kept.
 # Nothing of this is needed to build or to run cricket.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -72,14 +72,27 @@ wire() {
     CGO_ENABLED=0 go build -ldflags "$strip" -o "$out/bin/wire" .
 }
 
-# The kubelet, and the scenarios that are played on it, from one module.
-kubelet() {
+# kubernetes COMMAND...: those of Kubernetes, which say what they are.
+kubernetes() {
     version=$(version k8s.io/kubernetes)
     base=k8s.io/component-base/version
     minor=${version#v*.}
-    CGO_ENABLED=0 go build -ldflags "$strip -X $base.gitVersion=$version -X $base.gitMajor=1 -X $base.gitMinor=${minor%%.*}" \
-        -o "$out/bin/kubelet" k8s.io/kubernetes/cmd/kubelet
+    for command in "$@"; do
+        CGO_ENABLED=0 go build -o "$out/bin/$command" \
+            -ldflags "$strip -X $base.gitVersion=$version -X $base.gitMajor=1 -X $base.gitMinor=${minor%%.*}" \
+            "k8s.io/kubernetes/cmd/$command"
+    done
+}
+
+# The kubelet, and the scenarios that are played on it, from one module.
+kubelet() {
+    kubernetes kubelet
     CGO_ENABLED=0 go test -c -ldflags "$strip" -o "$out/bin/kubelet-scenarios" .
+}
+
+# What makes a cluster of it, from the same module.
+cluster() {
+    kubernetes kube-apiserver kube-controller-manager kube-scheduler kubectl
 }
 
 log=$out/build.log
@@ -90,7 +103,7 @@ trap 'status=$?; [ $status = 0 ] || { cat "$log"; echo "conformance: the build f
 for module in ${*:-conform critest crictl containerd runc cni wire}; do
     case $module in
         crictl) cd "$here/modules/critest" ;;
-        kubelet) cd "$here/../kubelet" ;;
+        kubelet | cluster) cd "$here/../kubelet" ;;
         *) cd "$here/modules/$module" ;;
     esac
     digest=

@@ -61,6 +61,7 @@ cni.bin_dirs = ["$plugins"]
 cni.cache_dir = "$dir/cni"
 image.registry_dirs = ["$dir/certs.d"]
 image.import_dir = ""
+image.pinned = ["registry.k8s.io/pause:*"]
 runtime.runc.root = "$dir/runc"
 runtime.runc.shim = "${SHIM:-auto}"
 TOML

@@ -3,6 +3,7 @@ package kubelet
 import (
 	"os"
 	"testing"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -15,6 +16,9 @@ kind: CredentialProviderConfig
 providers:
 - {name: ring-provider, matchImages: ["private.ring.test"], defaultCacheDuration: 0s, apiVersion: credentialprovider.kubelet.k8s.io/v1}
 `
+
+// By the pattern in configs.sh.
+const pinned = "registry.k8s.io/pause:3.10.2"
 
 func TestPrivateRegistry(t *testing.T) {
 	t.Parallel()
@@ -45,4 +49,30 @@ containers: [{name: main, image: `+present+`, imagePullPolicy: Never, command: [
 	running(t, "always-pull", `
 containers: [{name: main, image: $BUSYBOX, imagePullPolicy: Always, command: [sleep, "1000"]}]
 `)
+}
+
+// What nothing runs of goes when the disk is fuller than it may be, which it always is here.
+func TestImageGarbageCollection(t *testing.T) {
+	running(t, "keeps", sleeper)
+	unused := "gcr.io/k8s-staging-cri-tools/test-image-user-uid:latest"
+	for _, name := range []string{unused, pinned} {
+		if _, err := images.PullImage(t.Context(), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: name}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	has := func(name string) bool {
+		answer, err := images.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: name}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.Image != nil
+	}
+	t.Cleanup(func() { reconfigure(t, nil) })
+	reconfigure(t, map[string]any{"imageGCHighThresholdPercent": 1, "imageGCLowThresholdPercent": 0, "imageMinimumGCAge": "1ms"})
+	// It looks once in five minutes, the first time too early.
+	within(t, 6*time.Minute, "the end of "+unused, func() bool { return !has(unused) })
+	equal(t, "the image that is used is there", has(names.Replace("$BUSYBOX")), true)
+	if subject == "cricket" {
+		equal(t, "the image that is pinned is there", has(pinned), true)
+	}
 }

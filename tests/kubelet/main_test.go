@@ -31,6 +31,8 @@ var (
 	containerd = os.Getenv("RING_CONTAINERD")
 	subject    = os.Getenv("RING_SUBJECT")
 	cgroupRoot = os.Getenv("RING_CGROUP")
+	// How to reach the API server, if there is one.
+	cluster = os.Getenv("RING_CLUSTER")
 )
 
 const (
@@ -117,6 +119,9 @@ func startKubelet(more map[string]any) error {
 		"shutdownGracePeriod": "0s", "serializeImagePulls": false, "resolvConf": filepath.Join(dir, "resolv.conf"),
 		"allowedUnsafeSysctls": []string{"kernel.msg*"}, "oomScoreAdj": 0,
 	}
+	if cluster != "" {
+		config["registerNode"], config["address"] = true, "0.0.0.0"
+	}
 	for key, value := range more {
 		config[key] = value
 	}
@@ -134,11 +139,14 @@ func startKubelet(more map[string]any) error {
 	if err := os.MkdirAll(filepath.Join(dir, "manifests"), 0o755); err != nil {
 		return err
 	}
-	err = start(path, filepath.Join(report, "kubelet.log"), filepath.Join(bin, "kubelet"), "--config="+path,
-		"--root-dir="+filepath.Join(dir, "kubelet"), "--cert-dir="+filepath.Join(dir, "pki"), "--containerd="+containerd,
-		"--hostname-override="+nodeName, "--v=3", "--image-credential-provider-config="+filepath.Join(dir, "credentials.yaml"),
-		"--image-credential-provider-bin-dir="+filepath.Join(dir, "providers"))
-	if err != nil {
+	arguments := []string{"--config=" + path,
+		"--root-dir=" + filepath.Join(dir, "kubelet"), "--cert-dir=" + filepath.Join(dir, "pki"), "--containerd=" + containerd,
+		"--hostname-override=" + nodeName, "--v=3", "--image-credential-provider-config=" + filepath.Join(dir, "credentials.yaml"),
+		"--image-credential-provider-bin-dir=" + filepath.Join(dir, "providers")}
+	if cluster != "" {
+		arguments = append(arguments, "--kubeconfig="+cluster, "--node-ip="+os.Getenv("RING_NODE_IP"))
+	}
+	if err := start(path, filepath.Join(report, "kubelet.log"), filepath.Join(bin, "kubelet"), arguments...); err != nil {
 		return err
 	}
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {

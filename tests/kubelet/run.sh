@@ -5,13 +5,15 @@
 #   PEER=1             before containerd's own CRI plugin instead: what the peer reaches on this machine
 #   SHIM=runc-v2       whose shim: auto (the default), cricket or runc-v2
 #   ONLY=regexp        only these scenarios
-# The logs are left in target/kubelet/<cricket or peer>-<containerd>.
+#   CLUSTER=1          what kubectl does through an API server, instead
+# The logs are left in target/kubelet/<cricket or peer>-<containerd>, or below target/cluster.
 set -eu -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
-ring=kubelet
+ring=kubelet modules=kubelet only=${ONLY:-.}
+[ -z "${CLUSTER:-}" ] || ring=cluster modules='kubelet cluster' only=${ONLY:-^TestCluster$}
 . tests/conformance/node.sh
-inside kubelet --net --ipc --mount
+inside "$modules" --net --ipc --mount
 # Bidirectional mounts need a shared tree; this one ends with the namespace.
 mount --make-rshared /
 for place in /var/lib/kubelet /var/log/containers /var/log/pods; do
@@ -58,10 +60,13 @@ echo '{"apiVersion": "credentialprovider.kubelet.k8s.io/v1", "kind": "Credential
 SH
 chmod 755 "$dir/providers/ring-provider"
 
+cluster= node_ip=
+[ $ring = kubelet ] || . tests/kubelet/cluster.sh
+
 status=0
-RING_DIR=$dir RING_REPORT=$report RING_BIN=$bin RING_SOCKET=$socket RING_CONTAINERD=$dir/containerd.sock RING_CGROUP=/$cgroup \
+RING_CLUSTER=$cluster RING_NODE_IP=$node_ip RING_DIR=$dir RING_REPORT=$report RING_BIN=$bin RING_SOCKET=$socket RING_CONTAINERD=$dir/containerd.sock RING_CGROUP=/$cgroup \
     RING_SUBJECT=$subject "$bin/kubelet-scenarios" -test.v -test.timeout 25m -test.parallel 8 \
-    -test.run "${ONLY:-.}" >"$report/scenarios.log" 2>&1 || status=$?
+    -test.run "$only" >"$report/scenarios.log" 2>&1 || status=$?
 # A line for each scenario; all that the ones that failed have said.
 grep -E '^ *--- (PASS|FAIL|SKIP)' "$report/scenarios.log" | sed -E 's/^( *)--- /\1/' || true
 [ $status = 0 ] || grep -vE '^ *(=== |--- PASS)' "$report/scenarios.log" | head -300
