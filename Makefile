@@ -29,7 +29,7 @@ conformance: ## crictl and critest on a cricket of its own; ONLY=crictl, CONTAIN
 	tests/conformance/wire.sh
 	tests/conformance/run.sh
 
-kubelet-test: ## a real kubelet before a cricket of its own; CONTAINERD=1.6 or 2, PEER=1, ONLY=regexp of scenarios; as root
+kubelet-test: ## a real kubelet before a cricket of its own; CONTAINERD=1.6 or 2, PEER=1, ONLY=regexp of scenarios, SOAK=30m; as root
 	tools/setup.sh conformance && $(MAKE) build
 	tests/kubelet/run.sh
 

@@ -33,6 +33,8 @@ var (
 	cgroupRoot = os.Getenv("RING_CGROUP")
 	// How to reach the API server, if there is one.
 	cluster = os.Getenv("RING_CLUSTER")
+	// How long pods come and go, as "30m".
+	soak = os.Getenv("SOAK")
 )
 
 const (

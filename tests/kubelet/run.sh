@@ -6,6 +6,7 @@
 #   SHIM=runc-v2       whose shim: auto (the default), cricket or runc-v2
 #   ONLY=regexp        only these scenarios
 #   CLUSTER=1          what kubectl does through an API server, instead
+#   SOAK=30m           pods come and go for so long as well, after a collection of images
 # The logs are left in target/kubelet/<cricket or peer>-<containerd>, or below target/cluster.
 set -eu -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -65,7 +66,7 @@ cluster= node_ip=
 
 status=0
 RING_CLUSTER=$cluster RING_NODE_IP=$node_ip RING_DIR=$dir RING_REPORT=$report RING_BIN=$bin RING_SOCKET=$socket RING_CONTAINERD=$dir/containerd.sock RING_CGROUP=/$cgroup \
-    RING_SUBJECT=$subject "$bin/kubelet-scenarios" -test.v -test.timeout 25m -test.parallel 8 \
+    RING_SUBJECT=$subject "$bin/kubelet-scenarios" -test.v -test.timeout 120m -test.parallel 8 \
     -test.run "$only" >"$report/scenarios.log" 2>&1 || status=$?
 # A line for each scenario; all that the ones that failed have said.
 grep -E '^ *--- (PASS|FAIL|SKIP)' "$report/scenarios.log" | sed -E 's/^( *)--- /\1/' || true

@@ -17,11 +17,14 @@ const (
 	handles = 4
 )
 
-// TestSoak has pods come and go for RING_SOAK, as "30m"; what is left of them is asked for at the end of all scenarios.
+// TestSoak has pods come and go; what is left of them is asked for at the end of all scenarios.
 func TestSoak(t *testing.T) {
-	length, err := time.ParseDuration(os.Getenv("RING_SOAK"))
+	if soak == "" {
+		t.Skip("SOAK=30m plays it")
+	}
+	length, err := time.ParseDuration(soak)
 	if err != nil {
-		t.Skip("make kubelet-test SOAK=30m plays it")
+		t.Fatal(err)
 	}
 	kinds := []struct {
 		spec string
