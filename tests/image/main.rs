@@ -2,10 +2,16 @@
 //! collection agrees.
 
 mod archives;
+#[path = "../support/certificate.rs"]
+mod certificate;
+mod faults;
+mod proxy;
 mod pull;
+#[path = "../support/registry.rs"]
 mod registry;
 #[path = "../support/containerd.rs"]
 mod support;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::fs;
