@@ -73,9 +73,15 @@ impl<'a> Ingest<'a> {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(too_many()),
             from => from.context("read the source")?,
         };
-        while offset < self.total {
+        loop {
             let room = CHUNK_BYTES.min(usize::try_from(self.total - offset).unwrap_or(CHUNK_BYTES));
-            let request = WriteContentRequest { action: WriteAction::WRITE.into(), offset, ..Default::default() };
+            let after = offset + size_out(room as u64)?;
+            // What ends it comes with its last bytes: most layers are one message.
+            let (action, labels) = match after == self.total {
+                true => (WriteAction::COMMIT, labels_out(&self.blob.labels)),
+                false => (WriteAction::WRITE, Default::default()),
+            };
+            let request = WriteContentRequest { action: action.into(), offset, labels, ..Default::default() };
             let (mut message, start) = with_room(&self.of_this(request), room)?;
             if let Err(e) = from.read_exact(&mut message[start..]) {
                 // What was sent is worth keeping, and it is there for the next attempt once it is answered. If it is not,
@@ -90,16 +96,11 @@ impl<'a> Ingest<'a> {
             }
             self.answers(AHEAD)?;
             self.send(message)?;
-            offset += size_out(room as u64)?;
+            offset = after;
+            if offset == self.total {
+                return self.answers(0);
+            }
         }
-        self.answers(0)?;
-        self.exchange(WriteContentRequest {
-            action: WriteAction::COMMIT.into(),
-            offset,
-            labels: labels_out(&self.blob.labels),
-            ..WriteContentRequest::default()
-        })
-        .map(drop)
     }
 
     /// One message and its answer.
