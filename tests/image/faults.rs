@@ -128,7 +128,8 @@ fn what_was_changed_on_the_way_is_refused_and_leaves_nothing() {
     let node = Node::new();
     let registry = Registry::start(node.private.dir(), "", "");
     let id = registry.push("some/app", "1", &layers());
-    let bad: [(&str, Box<dyn Fn(&Asked) -> bool + Send + Sync>); 3] = [
+    type Bad = Box<dyn Fn(&Asked) -> bool + Send + Sync>;
+    let bad: [(&str, Bad); 3] = [
         ("manifest", Box::new(|asked| asked.path.contains("/manifests/") && asked.method == "GET")),
         ("configuration", {
             let config = id.clone();
