@@ -72,8 +72,8 @@ pub struct Runtime {
     pub sessions: Sessions,
     /// Pulls in progress.
     pub pulls: Arc<Pulls>,
-    /// What the snapshots take, as last measured.
-    pub fs_usage: FsUsage,
+    /// What the snapshots of each snapshotter take, as last measured.
+    fs_usage: BTreeMap<String, FsUsage>,
     /// What could not be done at once.
     pub later: Later,
     /// Why requests cannot be served yet.
@@ -128,7 +128,7 @@ impl Runtime {
             pulls: Arc::new(Pulls::new(config.image.max_downloads)),
             sessions: Sessions::default(),
             events: Events::default(),
-            fs_usage: FsUsage::default(),
+            fs_usage: config.snapshotters().into_iter().map(|name| (name.to_owned(), FsUsage::default())).collect(),
             later: Later::default(),
             not_ready: Mutex::new(Some(format!("waiting for containerd at {}", config.containerd.address.display()))),
             became_ready: Condvar::new(),
@@ -329,6 +329,11 @@ impl Runtime {
                  lowered (said once)"
             );
         }
+    }
+
+    /// What the snapshots of a snapshotter of the configuration take.
+    pub fn fs_usage(&self, snapshotter: &str) -> &FsUsage {
+        self.fs_usage.get(snapshotter).expect("there is one for each snapshotter of the configuration")
     }
 
     /// Which snapshotter a container's root filesystem is in.

@@ -21,6 +21,8 @@ mod network;
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../../tests/support/node.rs"]
 mod node;
+#[path = "../../tests/support/registry.rs"]
+mod registry;
 #[path = "../../tests/support/shell.rs"]
 mod shell;
 #[allow(dead_code, reason = "the tests use more of it")]
@@ -37,6 +39,7 @@ mod peer;
 mod pods;
 mod polling;
 mod process;
+mod pull;
 mod recovery;
 mod setting;
 mod side;
@@ -56,7 +59,7 @@ use table::Table;
 type Experiment = fn(&Setting, &mut Table) -> Result<()>;
 
 /// In the order of the table.
-const EXPERIMENTS: [(&str, Experiment); 7] = [
+const EXPERIMENTS: [(&str, Experiment); 8] = [
     ("pods", pods::measure),
     ("lists", lists::measure),
     ("memory", memory::measure),
@@ -64,6 +67,7 @@ const EXPERIMENTS: [(&str, Experiment); 7] = [
     ("logs", logs::measure),
     ("recovery", recovery::measure),
     ("streams", streams::measure),
+    ("pull", pull::measure),
 ];
 
 fn main() -> ExitCode {

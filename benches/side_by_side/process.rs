@@ -21,6 +21,17 @@ pub fn rss_bytes(pid: u32) -> u64 {
     bytes(pid, "status", "VmRSS")
 }
 
+/// The most of that since the process began, or since [`forget_peak`].
+pub fn peak_rss_bytes(pid: u32) -> u64 {
+    bytes(pid, "status", "VmHWM")
+}
+
+/// From now on.
+pub fn forget_peak(pid: u32) -> Result<()> {
+    let file = format!("/proc/{pid}/clear_refs");
+    fs::write(&file, "5").with_context(|| format!("write {file}"))
+}
+
 /// The name of a process; "" if it has ended.
 pub fn name(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()

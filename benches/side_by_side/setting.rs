@@ -33,6 +33,10 @@ pub struct Setting {
     pub log_mib: usize,
     /// `STREAM_MIB`: how much goes through an exec session or a forwarded port, each way.
     pub stream_mib: usize,
+    /// `PULLS`: pulls of each image on each side.
+    pub pulls: usize,
+    /// `PULL_MIB`: how much is in the layer of the image that has one.
+    pub pull_mib: u64,
     /// `CONTAINERD`: `1.6`, which is that of the search path, or `2`, which is in `CONTAINERD_BIN`.
     programs: Option<PathBuf>,
     /// `SHIM`: the key `shim` of cricket's handler; not written if it is not set.
@@ -74,6 +78,8 @@ impl Setting {
             idle: Duration::from_secs(number("IDLE_SECONDS", 30)?),
             log_mib: number("LOG_MIB", 256)?,
             stream_mib: number("STREAM_MIB", 256)?,
+            pulls: number("PULLS", 5)?,
+            pull_mib: number("PULL_MIB", 500)?,
             programs,
             shim: Some(text("SHIM")).filter(|shim| !shim.is_empty()),
             runtime: runtime.map(|name| found(&name)).transpose()?,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use cricket::containerd::Client;
 use cricket::error::{Context, Result};
 use cricket_proto::runtime::{ContainerConfig, PodSandboxConfig};
 
@@ -72,6 +73,14 @@ impl Side {
         match &self.machinery {
             Machinery::Cricket(node) => &node.cri,
             Machinery::Peer(peer) => &peer.cri,
+        }
+    }
+
+    /// A client of its containerd.
+    pub fn containerd_client(&self) -> Client {
+        match &self.machinery {
+            Machinery::Cricket(node) => node.containerd_client(),
+            Machinery::Peer(peer) => Client::new(&peer.containerd.socket()).expect("a path"),
         }
     }
 

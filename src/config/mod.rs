@@ -261,6 +261,18 @@ impl Config {
     pub fn snapshotter<'a>(&'a self, handler: &'a Handler) -> &'a str {
         handler.snapshotter.as_deref().unwrap_or(&self.containerd.snapshotter)
     }
+
+    /// Every snapshotter that images and containers may be in: that of the handlers that name none, then the others.
+    pub fn snapshotters(&self) -> Vec<&str> {
+        let mut all = vec![self.containerd.snapshotter.as_str()];
+        for handler in self.runtimes.values() {
+            let own = self.snapshotter(handler);
+            if !all.contains(&own) {
+                all.push(own);
+            }
+        }
+        all
+    }
 }
 
 impl Default for Config {
@@ -365,6 +377,10 @@ mod tests {
         let config = Config::parse(text, Overrides::default()).expect("valid");
         assert_eq!(config.runtimes["kata"].snapshotter.as_deref(), Some("devmapper"));
         assert_eq!(config.snapshotter(&config.runtimes["runc"]), "overlayfs");
+        assert_eq!(
+            (config.snapshotters(), Config::default().snapshotters()),
+            (vec!["overlayfs", "devmapper"], vec!["overlayfs"])
+        );
         assert_eq!(config.runtimes["kata"].pod_annotations, ["io.katacontainers.*", "a\\*\"b"]);
         for config in [config, Config::default()] {
             assert_eq!(Config::parse(&config.to_toml(), Overrides::default()).expect("shown"), config);

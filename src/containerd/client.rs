@@ -5,6 +5,7 @@ mod content;
 mod convert;
 mod events;
 mod images;
+mod ingest;
 mod leases;
 mod rpc;
 mod snapshots;

@@ -31,33 +31,36 @@ pub struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// The default snapshotter as it is now.
-    pub fn now(rt: &'a Runtime) -> Place<'a> {
+    /// A snapshotter of the configuration as it is now.
+    fn now(rt: &'a Runtime, snapshotter: &'a str) -> Place<'a> {
         let version = rt.containers.version().wrapping_add(rt.images.epoch());
-        Place {
-            containerd: &*rt.containerd,
-            measured: &rt.fs_usage,
-            snapshotter: &rt.config.containerd.snapshotter,
-            version,
-        }
+        Place { containerd: &*rt.containerd, measured: rt.fs_usage(snapshotter), snapshotter, version }
+    }
+
+    /// All of them, that of the handlers that name none first.
+    pub fn all_now(rt: &'a Runtime) -> Vec<Place<'a>> {
+        rt.config.snapshotters().into_iter().map(|snapshotter| Place::now(rt, snapshotter)).collect()
     }
 }
 
-/// The filesystem that images and the writable layers of containers are on; for cricket they are the same. Blocks.
+/// The filesystems of these snapshotters. What an image is and what is written on top of it are in the same snapshotter, and
+/// so on the same filesystem: those of images and those of containers differ only from one snapshotter to the next. Blocks.
 ///
 /// # Errors
 /// Whatever says that containerd cannot be asked, unless it is away and was asked before: then the answer is what was
-/// measured last. An empty node is none.
-pub fn fs_info(at: Place<'_>, call: &Call) -> Result<ImageFsInfoResponse> {
-    let now = match at.fresh(call, |last| last.version == at.version) {
-        // The kubelet and crictl ask this before anything else: a restart of containerd must not look like our end.
-        Err(e) if e.kind() == Kind::Unavailable && at.last().mountpoint.is_some() => at.last(),
-        now => now?,
-    };
-    let answer = filesystem(&now)?;
+/// measured last. An empty node is none. A snapshotter that containerd does not have is none if it is not the first, whose
+/// absence is one.
+pub fn fs_info(places: &[Place<'_>], call: &Call) -> Result<ImageFsInfoResponse> {
+    let mut all = Vec::new();
+    for at in places {
+        match at.filesystem(call) {
+            Err(e) if e.kind() == Kind::FailedPrecondition && !all.is_empty() => log::debug!("{e}"),
+            filesystem => all.push(filesystem?),
+        }
+    }
     let mut response = ImageFsInfoResponse::new();
-    response.image_filesystems = vec![answer.clone()];
-    response.container_filesystems = vec![answer];
+    response.image_filesystems.clone_from(&all);
+    response.container_filesystems = all;
     Ok(response)
 }
 
@@ -67,10 +70,20 @@ pub fn fs_info(at: Place<'_>, call: &Call) -> Result<ImageFsInfoResponse> {
 /// # Errors
 /// Whatever says that containerd cannot be asked.
 pub fn usage_of(rt: &Runtime, call: &Call, keys: &[&str]) -> Result<Measured> {
-    Place::now(rt).fresh(call, |last| keys.iter().all(|key| last.usage.contains_key(*key)))
+    Place::now(rt, &rt.config.containerd.snapshotter)
+        .fresh(call, |last| keys.iter().all(|key| last.usage.contains_key(*key)))
 }
 
 impl Place<'_> {
+    fn filesystem(&self, call: &Call) -> Result<FilesystemUsage> {
+        let now = match self.fresh(call, |last| last.version == self.version) {
+            // The kubelet and crictl ask this before anything else: a restart of containerd must not look like our end.
+            Err(e) if e.kind() == Kind::Unavailable && self.last().mountpoint.is_some() => self.last(),
+            now => now?,
+        };
+        filesystem(&now)
+    }
+
     fn last(&self) -> Measured {
         self.measured.last.lock().clone()
     }
@@ -206,7 +219,7 @@ mod tests {
 
     fn ask_at(node: &Node, measured: &FsUsage, version: u64) -> Result<ImageFsInfoResponse> {
         let at = Place { containerd: &node.fake, measured, snapshotter: "overlayfs", version };
-        fs_info(at, &Call::unbounded())
+        fs_info(&[at], &Call::unbounded())
     }
 
     fn ask(node: &Node, measured: &FsUsage) -> Result<ImageFsInfoResponse> {
@@ -227,6 +240,23 @@ mod tests {
         assert!(filesystem.timestamp > 0);
         assert!(filesystem.fs_id.mountpoint.ends_with("/overlayfs"));
         assert!(filesystem.used_bytes.is_some() && filesystem.inodes_used.is_some());
+        assert_eq!(answer.container_filesystems, answer.image_filesystems);
+    }
+
+    #[test]
+    fn each_snapshotter_has_a_filesystem_and_one_that_is_missing_hides_none() {
+        let (node, call) = (Node::new(), Call::unbounded());
+        node.import(&layout(&[(&Sample::new(), "app")]), None).unwrap();
+        let at = SnapshotRef { snapshotter: "native", key: "container" };
+        node.fake.prepare_snapshot(&call, &at, "", &Labels::new()).unwrap();
+        let measured: [FsUsage; 3] = Default::default();
+        let place =
+            |n: usize, snapshotter| Place { containerd: &node.fake, measured: &measured[n], snapshotter, version: 0 };
+        let answer = fs_info(&[place(0, "overlayfs"), place(1, "zfs"), place(2, "native")], &call).unwrap();
+        let used =
+            |at: &FilesystemUsage| (at.fs_id.mountpoint.rsplit('/').next().map(str::to_owned), at.used_bytes.value);
+        let told: Vec<_> = answer.image_filesystems.iter().map(used).collect();
+        assert_eq!(told, [(Some("overlayfs".into()), 3 * 4096), (Some("native".into()), 4096)]);
         assert_eq!(answer.container_filesystems, answer.image_filesystems);
     }
 
@@ -280,7 +310,7 @@ mod tests {
     fn a_wrong_snapshotter_or_no_containerd_is_an_error() {
         let node = Node::new();
         let at = Place { containerd: &node.fake, measured: &FsUsage::default(), snapshotter: "zfs", version: 0 };
-        let e = fs_info(at, &Call::unbounded()).unwrap_err();
+        let e = fs_info(&[at], &Call::unbounded()).unwrap_err();
         assert_eq!(e.kind(), Kind::FailedPrecondition);
         node.fake.fail_at(2, Fault::Refused);
         let measured = FsUsage::default();

@@ -72,5 +72,5 @@ pub fn remove_image(rt: &Runtime, call: &Call, request: RemoveImageRequest) -> R
 
 /// ImageFsInfo: works on an empty node.
 pub fn image_fs_info(rt: &Runtime, call: &Call, _: ImageFsInfoRequest) -> Result<ImageFsInfoResponse> {
-    fs_info::fs_info(fs_info::Place::now(rt), call)
+    fs_info::fs_info(&fs_info::Place::all_now(rt), call)
 }

@@ -2,10 +2,16 @@
 //! collection agrees.
 
 mod archives;
+#[path = "../support/certificate.rs"]
+mod certificate;
+mod faults;
+mod proxy;
 mod pull;
+#[path = "../support/registry.rs"]
 mod registry;
 #[path = "../support/containerd.rs"]
 mod support;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -119,7 +125,7 @@ fn archives_of_every_shape() {
         node.assert_complete(&imported[0].id, 3);
         let at =
             Place { containerd: &node.client, measured: &FsUsage::default(), snapshotter: "overlayfs", version: 0 };
-        let usage = fs_info(at, &call()).expect("usage");
+        let usage = fs_info(&[at], &call()).expect("usage");
         let filesystem = &usage.image_filesystems[0];
         assert!(filesystem.used_bytes.value > 1500, "{filesystem:?}");
         assert!(fs::metadata(&filesystem.fs_id.mountpoint).expect("the mount point is there").is_dir());
@@ -144,8 +150,8 @@ fn what_a_writable_layer_takes_is_what_containerd_says() {
     std::os::unix::fs::symlink("/etc", upper.join("a/etc")).expect("symlink");
 
     let measured = FsUsage::default();
-    fs_info(Place { containerd: &node.client, measured: &measured, snapshotter: "overlayfs", version: 0 }, &call())
-        .expect("measured");
+    let at = Place { containerd: &node.client, measured: &measured, snapshotter: "overlayfs", version: 0 };
+    fs_info(&[at], &call()).expect("measured");
     let last = measured.last.lock().clone();
     assert_eq!(last.writable["written"].as_deref(), Some(upper.as_path()), "counted where it lies");
     let theirs = node.client.snapshot_usage(&call(), &key).expect("usage");

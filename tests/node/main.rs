@@ -8,6 +8,8 @@ mod archive;
 #[allow(dead_code, reason = "others use more of it")]
 #[path = "../support/census.rs"]
 mod census;
+#[path = "../support/certificate.rs"]
+mod certificate;
 #[path = "../support/containerd.rs"]
 mod containerd;
 #[path = "../support/cri.rs"]
@@ -21,7 +23,7 @@ mod frames;
 mod network;
 #[path = "../support/node.rs"]
 mod node;
-#[path = "../image/registry.rs"]
+#[path = "../support/registry.rs"]
 mod registry;
 #[path = "../support/shell.rs"]
 mod shell;

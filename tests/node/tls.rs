@@ -16,9 +16,9 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use serde_json::json;
 
 use crate::census::Holdings;
+use crate::certificate::certificate;
 use crate::cri::{container, Pod, POLITE};
 use crate::node::{until, Node, Tuning};
-use crate::registry::certificate;
 use crate::stream::{request, spdy, websocket, Client, Frame};
 use crate::streaming::{code, pattern, request_for, status, url, V4};
 

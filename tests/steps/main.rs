@@ -24,7 +24,7 @@ mod network;
 #[allow(dead_code, reason = "others use more of it")]
 #[path = "../support/node.rs"]
 mod node;
-#[path = "../image/registry.rs"]
+#[path = "../support/registry.rs"]
 mod registry;
 #[path = "../support/shell.rs"]
 mod shell;

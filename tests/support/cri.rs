@@ -60,8 +60,13 @@ impl Cri {
 
     /// Pulls with these credentials, and returns the image's id.
     pub fn pull(&self, name: &str, auth: Option<cri::AuthConfig>) -> Result<String> {
+        self.pull_within(PATIENCE, name, auth)
+    }
+
+    /// The same, for what may take longer.
+    pub fn pull_within(&self, time: Duration, name: &str, auth: Option<cri::AuthConfig>) -> Result<String> {
         let request = cri::PullImageRequest { image: image_spec(name), auth: auth.into(), ..Default::default() };
-        Ok(self.call(&image_service::PULL_IMAGE, &request)?.image_ref)
+        Ok(self.0.unary(&Call::within(time), &image_service::PULL_IMAGE, &request, &[])?.image_ref)
     }
 
     pub fn remove_image(&self, name: &str) -> Result<()> {
