@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use super::logging;
+use super::progress::Progress;
 use crate::call::Call;
 use crate::config::Config;
 use crate::containerd::{Client, Containerd};
@@ -13,7 +14,8 @@ use crate::error::{Context, Result};
 use crate::image::{import, Images};
 use crate::store::image::ImageStore;
 
-/// Imports an archive, a folder that is an OCI layout, or what comes on stdin for `-`, into containerd and prints a line an image. A running daemon hears of it by containerd's events.
+/// Imports an archive, a folder that is an OCI layout, or what comes on stdin for `-`, into containerd and prints a line an
+/// image; how it is getting on is on stderr. A running daemon hears of it by containerd's events.
 pub(super) fn import(config: &Config, file: &Path, name: Option<&str>) -> Result<()> {
     logging::start(config.log_level);
     let containerd = Client::new(&config.containerd.address.to_string_lossy())?;
@@ -24,7 +26,8 @@ pub(super) fn import(config: &Config, file: &Path, name: Option<&str>) -> Result
     let file = if file == Path::new("-") { Path::new("/dev/stdin") } else { file };
     let store = ImageStore::new();
     let images = Images { containerd: &containerd, store: &store, snapshotter: &config.containerd.snapshotter };
-    let imported = import::import(&images, &call, file, &config.root, name);
+    let progress = Progress::new();
+    let imported = import::import_telling(&images, &call, file, &config.root, name, &|step| progress.note(step));
     let mut out = std::io::stdout();
     for image in imported.with_context(|| format!("import {}", file.display()))? {
         let names = match image.references.is_empty() {

@@ -1,4 +1,4 @@
-//! How a pull is getting on: a bar for each layer on a terminal, a line for each event elsewhere.
+//! How a pull or an import is getting on: a bar for each layer on a terminal, a line for each event elsewhere.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};

@@ -7,6 +7,7 @@ use super::archive::{Archive, Archived};
 use super::digest::Hashing;
 use super::lease::leased;
 use super::publish::{publish, records};
+use super::pull::Step;
 use super::{labels, load, platform, unpack, Images};
 use crate::call::Call;
 use crate::containerd::{Content, Descriptor, ImageRecord, Labels};
@@ -36,19 +37,42 @@ pub fn import(
     spool_dir: &Path,
     name: Option<&str>,
 ) -> Result<Vec<Imported>> {
+    import_telling(at, call, file, spool_dir, name, &|_| ())
+}
+
+/// The same, and `report` hears how it is getting on, as with a pull: layers are numbered through all images.
+///
+/// # Errors
+/// As [`import`].
+pub fn import_telling(
+    at: &Images<'_>,
+    call: &Call,
+    file: &Path,
+    spool_dir: &Path,
+    name: Option<&str>,
+    report: &dyn Fn(Step),
+) -> Result<Vec<Imported>> {
     let archive = Archive::open(file, spool_dir)?;
     let mut images = archive.images(&platform::host())?;
     if let Some(name) = name {
         rename(&mut images, name)?;
     }
     let records: Vec<ImageRecord> = images.iter().flat_map(|image| records(&image.names, &image.resolved)).collect();
+    let layers = images.iter().flat_map(|image| &image.resolved.layers).map(|layer| &layer.descriptor);
+    report(Step::Resolved(layers.map(|layer| (layer.digest.clone(), layer.size_bytes)).collect()));
     leased(at, call, |call| {
+        let mut first = 0;
         for image in &images {
-            write(at, call, &archive, image).with_context(|| format!("image {}", image.resolved.config.digest))?;
+            write(at, call, &archive, image, &|layer, bytes| report(fetched(image, first, layer, bytes)))
+                .with_context(|| format!("image {}", image.resolved.config.digest))?;
+            first += image.resolved.layers.len();
         }
+        let mut first = 0;
         for image in &images {
-            unpack::unpack(at, call, &image.resolved.layers)
+            let done = |layer| report(Step::Unpacked { layer: first + layer });
+            unpack::unpack(at, call, &image.resolved.layers, &done)
                 .with_context(|| format!("unpack image {}", image.resolved.config.digest))?;
+            first += image.resolved.layers.len();
         }
         call.check()?;
         publish(at, call, &records)
@@ -75,10 +99,41 @@ fn rename(images: &mut [Archived], name: &str) -> Result<()> {
     }
 }
 
-/// Layers, configuration, manifest, indexes into the content store, with the labels that keep them together.
-fn write(at: &Images<'_>, call: &Call, archive: &Archive, image: &Archived) -> Result<()> {
+/// Of the `bytes` of a layer that were read of the archive; the image's layers are numbered from `first`.
+fn fetched(image: &Archived, first: usize, layer: usize, bytes: u64) -> Step {
+    let whole = image.resolved.layers.get(layer).is_some_and(|layer| layer.descriptor.size_bytes == bytes);
+    let layer = first + layer;
+    if whole {
+        Step::Fetched { layer }
+    } else {
+        Step::Fetching { layer, bytes }
+    }
+}
+
+/// What is read of a layer, counted.
+struct Counting<'a, R> {
+    from: R,
+    bytes: u64,
+    tell: &'a dyn Fn(u64),
+}
+
+impl<R: Read> Read for Counting<'_, R> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.from.read(into)?;
+        self.bytes += n as u64;
+        if n > 0 {
+            (self.tell)(self.bytes);
+        }
+        Ok(n)
+    }
+}
+
+/// Layers, configuration, manifest, indexes into the content store, with the labels that keep them together. `tell` hears
+/// how many bytes of which layer were read.
+fn write(at: &Images<'_>, call: &Call, archive: &Archive, image: &Archived, tell: &dyn Fn(usize, u64)) -> Result<()> {
     let resolved = &image.resolved;
-    for (layer, mut bytes) in archive.layers(image) {
+    for (number, (layer, bytes)) in archive.layers(image).enumerate() {
+        let mut bytes = Counting { from: bytes, bytes: 0, tell: &|bytes| tell(number, bytes) };
         write_blob(at, call, &layer.descriptor, Labels::new(), &mut bytes)?;
     }
     let config_labels = labels::of_config(at.snapshotter, &resolved.chain_id());
@@ -130,6 +185,25 @@ mod tests {
         for name in &image.names {
             let record = node.fake.image(&Call::unbounded(), name).unwrap();
             assert!(labels::has(&record.labels, labels::MANAGED), "{name}");
+        }
+    }
+
+    #[test]
+    fn it_tells_how_it_is_getting_on() {
+        let (sample, node) = (Sample::new(), Node::new());
+        let two = layout(&[(&sample, APP), (&Sample { env: "A=2", ..sample.clone() }, "other")]);
+        let file = node.dir.file("two.tar", &tar(&two));
+        let steps = std::cell::RefCell::new(Vec::new());
+        let report = |step| steps.borrow_mut().push(step);
+        import_telling(&node.images(), &Call::unbounded(), &file, &node.dir.0, None, &report).unwrap();
+        let steps = steps.into_inner();
+        let Some(Step::Resolved(layers)) = steps.first() else { panic!("{steps:?}") };
+        assert_eq!(layers.len(), 6);
+        for layer in 0..6 {
+            let of_it = |step: &&Step| matches!(step, Step::Unpacked { layer: n } if *n == layer);
+            assert_eq!(steps.iter().filter(of_it).count(), 1, "{steps:?}");
+            // The second image has the same layers, which are there already, and are not read.
+            assert_eq!(steps.contains(&Step::Fetched { layer }), layer < 3, "{steps:?}");
         }
     }
 

@@ -32,24 +32,25 @@ pub fn ensure(at: &Images<'_>, call: &Call, image: &Image) -> Result<()> {
             &resolved.config.digest,
             &labels::of_config(at.snapshotter, &image.chain_id),
         )?;
-        unpack(at, call, &resolved.layers)
+        unpack(at, call, &resolved.layers, &|_| ())
     })
     .with_context(|| format!("unpack image {}", image.id))
 }
 
 /// Unpacks `layers`, lowest first; those that are there are left alone. `call` has a lease that protects the rest of
-/// the image.
+/// the image. `done` hears the number of each.
 ///
 /// # Errors
 /// `InvalidArgument` if a layer unpacks to something else than its diff id.
-pub(super) fn unpack(at: &Images<'_>, call: &Call, layers: &[Layer]) -> Result<()> {
+pub(super) fn unpack(at: &Images<'_>, call: &Call, layers: &[Layer], done: &dyn Fn(usize)) -> Result<()> {
     let chain = chain_ids(layers.iter().map(|l| l.diff_id.as_str()));
     let mut parent = "";
-    for (layer, name) in layers.iter().zip(&chain) {
+    for (number, (layer, name)) in layers.iter().zip(&chain).enumerate() {
         call.check()?;
         if !exists(at, call, &SnapshotRef { snapshotter: at.snapshotter, key: name })? {
             extract(at, call, layer, parent, name).with_context(|| format!("layer {}", layer.descriptor.digest))?;
         }
+        done(number);
         parent = name;
     }
     Ok(())
@@ -129,12 +130,12 @@ mod tests {
     fn who_comes_second_takes_what_the_first_has_made() {
         let (node, layer) = node();
         let (at, call) = (node.images(), Call::unbounded());
-        unpack(&at, &call, std::slice::from_ref(&layer)).unwrap();
+        unpack(&at, &call, std::slice::from_ref(&layer), &|_| ()).unwrap();
         // As if it had not been there when we looked.
         extract(&at, &call, &layer, "", &layer.diff_id).unwrap();
         assert_eq!(node.left("snapshot"), [layer.diff_id.as_str()]);
         let calls = node.fake.calls().len();
-        unpack(&at, &call, &[layer]).unwrap();
+        unpack(&at, &call, &[layer], &|_| ()).unwrap();
         assert_eq!(node.fake.calls()[calls..], ["snapshot"], "what is there is not unpacked again");
     }
 
@@ -142,7 +143,7 @@ mod tests {
     fn a_layer_that_is_something_else_is_refused_and_nothing_stays() {
         let (node, mut layer) = node();
         layer.diff_id = digest::of(b"else");
-        let e = unpack(&node.images(), &Call::unbounded(), &[layer]).unwrap_err();
+        let e = unpack(&node.images(), &Call::unbounded(), &[layer], &|_| ()).unwrap_err();
         assert_eq!(e.kind(), Kind::InvalidArgument);
         assert_eq!(node.left("snapshot"), [""; 0]);
     }
@@ -153,7 +154,7 @@ mod tests {
             for n in 1.. {
                 let (node, layer) = node();
                 node.fake.fail_at(n, fault);
-                let outcome = unpack(&node.images(), &Call::unbounded(), std::slice::from_ref(&layer));
+                let outcome = unpack(&node.images(), &Call::unbounded(), std::slice::from_ref(&layer), &|_| ());
                 assert!(node.left("snapshot").iter().all(|key| *key == layer.diff_id), "{fault:?} at call {n}");
                 if node.fake.fault_pending() {
                     outcome.unwrap();
