@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::{sleep, Builder, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::census::{await_clean, names, Census, Holdings};
+use crate::census::{await_clean, names, shims, Census, Holdings};
 use crate::client::{Client, Tally};
 use crate::cri::Cri;
 use crate::dice::Dice;
@@ -147,11 +147,11 @@ impl Rig {
     /// Nothing but shims that wait for a container: see [`Rig::last_shims_end`].
     fn nothing_is_left(&mut self) {
         let groups = || cgroups(&self.cgroup).into_iter().map(|group| format!("control groups: {group}")).collect();
-        let shims = await_clean(&self.node, &self.empty, groups, SHIM_PATIENCE);
-        self.lonely.retain(|shim, _| shims.contains(shim));
-        for shim in shims {
+        let alone = await_clean(&self.node, &self.empty, groups, SHIM_PATIENCE);
+        self.lonely.retain(|shim, _| alone.contains(shim));
+        for shim in alone {
             let since = *self.lonely.entry(shim.clone()).or_insert_with(Instant::now);
-            assert!(since.elapsed() < 2 * PATIENCE, "it is left behind, and does not end by itself: {shim}");
+            assert!(since.elapsed() < 2 * PATIENCE, "it does not end by itself: {shim}\n{}", self.of_shims());
         }
         let (pid, begun) = (self.node.daemon_pid(), Instant::now());
         loop {
@@ -167,16 +167,45 @@ impl Rig {
     /// At the very end not even those are left that wait for a container which does not come.
     pub fn last_shims_end(&mut self) {
         let left = await_clean(&self.node, &self.empty, Vec::new, 2 * PATIENCE);
-        assert!(left.is_empty(), "left behind:\n  {}", left.join("\n  "));
+        let kept = kept().join("end");
+        assert!(
+            left.is_empty(),
+            "left behind; logs in {}:\n  {}\n{}",
+            self.copy_logs(&kept).display(),
+            left.join("\n  "),
+            self.of_shims()
+        );
+    }
+
+    /// What keeps each shim: callers and watched files, children, and whether containerd has a directory for its container.
+    fn of_shims(&self) -> String {
+        let mut text = String::new();
+        for (pid, command) in shims(&self.node) {
+            let files = names(Path::new(&format!("/proc/{pid}/fd")));
+            let files = files.iter().filter_map(|fd| fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok());
+            let files: Vec<String> = files.map(|file| file.display().to_string()).collect();
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            let id = command.split(' ').skip_while(|word| *word != "-id").nth(1).unwrap_or_default();
+            let bundle = self.node.dir().join("state/io.containerd.runtime.v2.task/k8s.io").join(id);
+            text.push_str(&format!(
+                "shim {pid} of {id}: bundle {}, children [{}], files {files:?}\n",
+                bundle.exists(),
+                children.trim()
+            ));
+        }
+        text
     }
 
     fn keep_logs(&self, round: &Round) -> PathBuf {
-        let kept = kept().join(format!("{}-{}", round.seed, round.number));
-        fs::create_dir_all(&kept).expect("make a directory");
+        self.copy_logs(&kept().join(format!("{}-{}", round.seed, round.number)))
+    }
+
+    fn copy_logs(&self, to: &Path) -> PathBuf {
+        fs::create_dir_all(to).expect("make a directory");
         for log in LOGS {
-            fs::copy(self.node.dir().join(log), kept.join(log)).expect("keep a log");
+            fs::copy(self.node.dir().join(log), to.join(log)).expect("keep a log");
         }
-        kept
+        to.to_owned()
     }
 }
 
