@@ -24,7 +24,7 @@ const MOST_BYTES: u64 = 4096;
 /// Of the directory, as the plugin takes it.
 const LOCK: &str = "lock";
 /// It is held for as long as it takes to write a file; we ourselves give back several at once.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The torn addresses of a network, as far as can be told without its lock.
 pub(super) fn find(network: &Network) -> Vec<PathBuf> {

@@ -1,5 +1,7 @@
 //! StartContainer: a task of a created container.
 
+use std::fs;
+
 use cricket_proto::records::{container_status::Start, ContainerStatus};
 use cricket_proto::runtime::{ContainerEventType, StartContainerRequest, StartContainerResponse};
 use serde_json::Value;
@@ -10,7 +12,7 @@ use crate::clock;
 use crate::container::streams::attach;
 use crate::container::{exit, quiet, task};
 use crate::containerd::{Mount, NewTask, SnapshotRef};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Idempotent, Result};
 use crate::ids::ContainerId;
 use crate::runtime::Runtime;
 use crate::store::container::{Ended, Starting};
@@ -58,6 +60,11 @@ fn failed(rt: &Runtime, container: &Container, starting: Starting<'_>, e: Error)
         Err(unwritten) => {
             log::error!("container {} can be started again: {unwritten}", container.id);
             container.set_cut_short();
+            // Or our restart would find that it was asked to run, and is gone.
+            if undone.is_ok() {
+                let removed = fs::remove_file(rt.layout.container_status(&container.id)).or_gone();
+                removed.unwrap_or_else(|e| log::error!("container {} has ended for our restart: {e}", container.id));
+            }
         }
         Ok(()) => {
             starting.failed(ended);

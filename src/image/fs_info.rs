@@ -14,6 +14,8 @@ use crate::sys::tree;
 
 const SNAPSHOTTERS: &str = "io.containerd.snapshotter.v1";
 const CONTENT: &str = "io.containerd.content.v1";
+/// How long a snapshotter that is not the first may take.
+const OTHERS: Duration = Duration::from_secs(5);
 /// Measuring a writable snapshot walks its files; the kubelet asks every ten seconds.
 const ACTIVE_MAX_AGE: Duration = Duration::from_secs(30);
 
@@ -48,13 +50,18 @@ impl<'a> Place<'a> {
 ///
 /// # Errors
 /// Whatever says that containerd cannot be asked, unless it is away and was asked before: then the answer is what was
-/// measured last. An empty node is none. A snapshotter that containerd does not have is none if it is not the first, whose
-/// absence is one.
+/// measured last. An empty node is none. One of the others that cannot be asked is passed over: it may be there and not be
+/// set up, or be a program of its own that is down, and the kubelet looks at the first.
 pub fn fs_info(places: &[Place<'_>], call: &Call) -> Result<ImageFsInfoResponse> {
     let mut all = Vec::new();
     for at in places {
-        match at.filesystem(call) {
-            Err(e) if e.kind() == Kind::FailedPrecondition && !all.is_empty() => log::debug!("{e}"),
+        let first = all.is_empty();
+        let own = if first { call.clone() } else { call.at_most(OTHERS) };
+        match at.filesystem(&own) {
+            Err(e) if !first => {
+                call.check()?;
+                log::debug!("snapshotter {}: {e}", at.snapshotter);
+            }
             filesystem => all.push(filesystem?),
         }
     }
@@ -258,6 +265,12 @@ mod tests {
         let told: Vec<_> = answer.image_filesystems.iter().map(used).collect();
         assert_eq!(told, [(Some("overlayfs".into()), 3 * 4096), (Some("native".into()), 4096)]);
         assert_eq!(answer.container_filesystems, answer.image_filesystems);
+        // One that is a program of its own, and down: the first is fresh, so that this is the first call.
+        node.fake.fail_at(1, Fault::Refused);
+        let down = FsUsage::default();
+        let second = Place { measured: &down, ..place(2, "native") };
+        let answer = fs_info(&[place(0, "overlayfs"), second], &call).unwrap();
+        assert!(!node.fake.fault_pending() && answer.image_filesystems.len() == 1);
     }
 
     #[test]

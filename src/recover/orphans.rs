@@ -184,7 +184,10 @@ fn snapshots<'a>(at: &Place<'a>, call: &Call) -> Result<Vec<(&'a str, Snapshot)>
     let mut all = Vec::new();
     for snapshotter in used {
         match at.containerd.snapshots(call, snapshotter) {
-            Err(e) if e.kind() != Kind::Unavailable => log::warn!("snapshotter {snapshotter}: {e}"),
+            // Unavailable says of the first that containerd is; of another, that may be a program of its own.
+            Err(e) if e.kind() != Kind::Unavailable || snapshotter != at.config.containerd.snapshotter => {
+                log::warn!("snapshotter {snapshotter}: {e}");
+            }
             listed => all.extend(listed?.into_iter().map(|snapshot| (snapshotter, snapshot))),
         }
     }

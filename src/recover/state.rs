@@ -79,9 +79,7 @@ impl Found<'_> {
             // Its start was never acknowledged.
             (None, Some((_, TaskState::Created))) => self.take_back(call)?,
             // As an earlier daemon had it, if not by its own end.
-            (None, Some((task, TaskState::Stopped)))
-                if status.start == Start::RETRACTING.into() && task.exit.code == KILLED =>
-            {
+            (None, Some((task, _))) if status.start == Start::RETRACTING.into() && killed(task) => {
                 self.take_back(call)?
             }
             (None, Some((task, TaskState::Running | TaskState::Paused | TaskState::Stopped))) => self.alive(task),
@@ -97,8 +95,15 @@ impl Found<'_> {
             log::warn!("container {id}, whose start was cut short: {e}");
         }
         match rt.containerd.delete_task(call, id.as_str(), None) {
+            // It was started after all, and has come to its end since we looked: what is deleted otherwise is killed.
+            Ok(exit) if exit.at > 0 && exit.code != KILLED => {
+                let ended = Ended::exit(status.started_at, exit, false);
+                container::record_end(rt, id, &ended);
+                return Ok(ContainerState::Exited(ended));
+            }
             Err(e) if e.kind() != Kind::NotFound => match rt.containerd.task(call, id.as_str(), None) {
-                Ok(task) if task.state != TaskState::Created => return Ok(self.alive(&task)),
+                Ok(task) if task.state == TaskState::Unknown => return Ok(ContainerState::Unknown),
+                Ok(task) if !(task.state == TaskState::Created || killed(&task)) => return Ok(self.alive(&task)),
                 _ => container::destroy(&*rt.containerd, call, id.as_str(), None)?,
             },
             Ok(_) | Err(_) => {}
@@ -116,4 +121,8 @@ impl Found<'_> {
         }
         state
     }
+}
+
+fn killed(task: &Task) -> bool {
+    task.state == TaskState::Stopped && task.exit.code == KILLED
 }

@@ -172,6 +172,11 @@ impl Container {
         }
     }
 
+    /// It has ended, and containerd, which has taken its directory away, will not ask how: a creation that it gave up.
+    pub fn is_forgotten(&self) -> bool {
+        !self.busy && !self.first.lives() && !self.bundle.exists()
+    }
+
     /// A process of it; "" is the first.
     pub fn process(&mut self, id: &str, exec_id: &str) -> Result<&mut Process> {
         match exec_id {

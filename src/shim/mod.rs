@@ -13,6 +13,7 @@ pub mod frame;
 mod jobs;
 pub mod json;
 mod launch;
+mod life;
 pub mod messages;
 mod output;
 mod publisher;

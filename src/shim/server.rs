@@ -1,12 +1,11 @@
 //! The one loop of a shim: connections, signals, terminals and events, each served as far as it goes without waiting.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::container::{Container, Exit};
 use super::frame::{self, Frame, Frames};
@@ -22,12 +21,6 @@ use crate::sys::signal;
 use crate::sys::signal_fd::SignalFd;
 use crate::sys::stack;
 
-/// A shim without containers and callers ends after this time: nobody will ever call it again.
-const ALONE: Duration = Duration::from_secs(30);
-/// How long it stays for a container that was announced.
-const PLEDGE: Duration = Duration::from_secs(60);
-/// How long the last events may take.
-const FAREWELL: Duration = Duration::from_secs(5);
 /// What one turn reads.
 const READ: usize = 16 << 10;
 
@@ -58,10 +51,10 @@ pub struct Reply {
 }
 
 /// A connection of containerd's.
-struct Caller {
+pub(super) struct Caller {
     stream: UnixStream,
     frames: Frames,
-    unsent: Vec<u8>,
+    pub(super) unsent: Vec<u8>,
 }
 
 /// Everything a shim has.
@@ -87,13 +80,13 @@ pub struct Server {
     /// Set when we are about to end: until when.
     pub(super) leaving: Option<Instant>,
     /// A signal asked us to end, which we do as soon as nothing lives that we look after.
-    told_to_end: bool,
-    listener: UnixListener,
+    pub(super) told_to_end: bool,
+    pub(super) listener: UnixListener,
     signals: SignalFd,
-    callers: BTreeMap<u64, Caller>,
+    pub(super) callers: BTreeMap<u64, Caller>,
     buffer: Box<[u8]>,
     /// The last time we had a container or a caller.
-    alone_since: Instant,
+    pub(super) alone_since: Instant,
     next: u64,
 }
 
@@ -163,56 +156,6 @@ impl Server {
     pub(super) fn token(&mut self, kind: u64) -> u64 {
         self.next += 1;
         self.next << KINDS | kind
-    }
-
-    fn is_alone(&self) -> bool {
-        self.containers.is_empty() && self.callers.is_empty() && self.jobs.is_empty()
-    }
-
-    /// Whether to end now.
-    fn is_over(&mut self) -> bool {
-        let now = Instant::now();
-        if !self.is_alone() {
-            self.alone_since = now;
-        }
-        self.pledges.retain(|until| *until > now);
-        if self.leaving.is_none() && self.is_alone() && self.pledges.is_empty() && now >= self.alone_since + ALONE {
-            self.leave();
-        }
-        if self.told_to_end && !self.has_living() {
-            self.leave();
-        }
-        let told = self.publisher.is_idle() && self.callers.values().all(|caller| caller.unsent.is_empty());
-        self.leaving.is_some_and(|until| told || now >= until)
-    }
-
-    /// Ends soon. From now on nobody can reach us any more: who tries makes a new shim.
-    pub(super) fn leave(&mut self) {
-        if self.leaving.is_none() {
-            self.leaving = Some(Instant::now() + FAREWELL);
-            fs::remove_file(&self.socket).unwrap_or_else(|e| log::warn!("remove {}: {e}", self.socket.display()));
-            self.epoll.remove(&self.listener).unwrap_or_else(|e| log::warn!("stop listening: {e}"));
-        }
-    }
-
-    /// A container was announced: we stay for it.
-    pub(super) fn pledge(&mut self) {
-        self.pledges.push(Instant::now() + PLEDGE);
-    }
-
-    /// When something has to happen without anybody calling.
-    fn next_tick(&self) -> Option<Instant> {
-        let overdue = self.jobs.values().map(|job| job.deadline);
-        let loggers = self.launches.values().map(|(launch, _)| launch.deadline);
-        let lonely = (self.leaving.is_none() && self.is_alone())
-            .then(|| self.pledges.iter().copied().fold(self.alone_since + ALONE, Instant::max));
-        overdue
-            .chain(loggers)
-            .chain(self.publisher.next_tick())
-            .chain(self.rest_at)
-            .chain(self.leaving)
-            .chain(lonely)
-            .min()
     }
 
     fn accept(&mut self) {

@@ -152,6 +152,28 @@ fn a_task_that_disappeared_was_ended_unseen() {
     assert_eq!((status.exit_code, status.reason.as_str()), (255, "Unknown"));
 }
 
+#[test]
+fn what_comes_to_its_end_while_it_is_taken_away_has_run() {
+    let mut world = World::new();
+    let pod = world.pod("a");
+    let id = world.container(&pod, "a");
+    mark(&world, &id, Start::STARTING);
+    world.shut_down();
+    late_task(&world, &id);
+    let (fake, own) = (world.fake.clone(), id.clone());
+    world.fake.after("tasks", move || {
+        fake.start_task(&call(), &own, None).expect("the call of the last daemon goes on");
+        fake.exit(&own, None, 4);
+    });
+    world.boot();
+    let status = world.status(&id);
+    assert_eq!((status.exit_code, status.reason.as_str()), (4, "Error"));
+    world.restart();
+    assert_eq!(world.status(&id), status);
+    world.remove_pod(&pod).expect("remove");
+    world.assert_clean(&["a"]);
+}
+
 /// As when its shim died with the daemon, or the power failed.
 #[test]
 fn what_was_asked_to_run_and_is_gone_does_not_run_twice() {
