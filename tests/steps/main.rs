@@ -192,7 +192,10 @@ fn stop_container() {
             let ended = before == ContainerState::CONTAINER_EXITED;
             assert!(ended || (before == ContainerState::CONTAINER_RUNNING && done.is_err()), "{done:?}: {before:?}");
             cri.stop(id, 0).expect("the same request");
-            assert_eq!((state(&cri.status(id)), cri.status(id).exit_code), (ContainerState::CONTAINER_EXITED, 137));
+            let status = cri.status(id);
+            assert_eq!(state(&status), ContainerState::CONTAINER_EXITED);
+            // 2 if TERM came before runc's init had become the program, which does not mind it.
+            assert!(matches!(status.exit_code, 137 | 2), "{status:?}");
             pod.remove(cri);
         },
     );
