@@ -10,6 +10,7 @@ pub mod sync;
 pub mod rollback;
 pub mod ids;
 pub mod call;
+pub mod flights;
 pub mod clock;
 pub mod base64;
 pub mod encoded;

@@ -14,6 +14,7 @@ use crate::cni::Cni;
 use crate::config::{CgroupDriver, Config, Handler, Shim, ShimScope, UnsetSeccomp};
 use crate::containerd::Containerd;
 use crate::error::{Error, Result};
+use crate::flights::Flights;
 use crate::host::features::{self, Features};
 use crate::host::{self, Host};
 use crate::ids::SandboxId;
@@ -27,7 +28,7 @@ use crate::store::image::ImageStore;
 use crate::store::later::Later;
 use crate::store::pulls::Pulls;
 use crate::store::sessions::Sessions;
-use crate::store::{Container, Flights, Sandbox, Store};
+use crate::store::{Container, Sandbox, Store};
 use crate::sync::{Condvar, Mutex};
 use crate::workers::{Size, Workers};
 

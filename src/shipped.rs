@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 
+use crate::call::Call;
 use crate::config::{Handler, Shim, RUNC};
 use crate::error::{Context, Error, Idempotent, Result};
+use crate::flights::Flights;
 use crate::shim::NAME;
-use crate::sync::SingleFlight;
 use crate::sys::{process, socket};
 
 /// Built by the build script, in the form that is small, and packed.
@@ -39,26 +40,19 @@ pub fn is_ours(runtime_type: &str) -> bool {
 }
 
 /// Where the shim is put, and what is known of it.
-#[derive(Debug)]
 pub struct Shipped {
     dir: PathBuf,
     containerd: PathBuf,
     placed: OnceLock<PathBuf>,
     /// The first pods of a node often start together.
-    placing: SingleFlight,
+    placing: Flights<(), (), ()>,
     noted: AtomicBool,
 }
 
 impl Shipped {
     /// Nothing is touched yet. Each version gets a directory of its own below `dir`; `containerd` is its socket.
     pub fn new(dir: PathBuf, containerd: PathBuf) -> Shipped {
-        Shipped {
-            dir,
-            containerd,
-            placed: OnceLock::new(),
-            placing: SingleFlight::new(),
-            noted: AtomicBool::new(false),
-        }
+        Shipped { dir, containerd, placed: OnceLock::new(), placing: Flights::default(), noted: AtomicBool::new(false) }
     }
 
     /// containerd's name for the shim of a handler's containers: the path of ours, or the handler's type. Puts ours in
@@ -88,7 +82,7 @@ impl Shipped {
             return Ok(path);
         }
         let path = self.version_dir().join(NAME);
-        self.placing.run(|| {
+        self.placing.join(&Call::unbounded(), &(), (), |_, ()| {
             self.place(&path)?;
             self.must_run(&path)
         })?;

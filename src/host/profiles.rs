@@ -5,16 +5,18 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use super::selinux;
+use crate::call::Call;
 use crate::error::{Context, Error, Kind, Result};
+use crate::flights::Flights;
 use crate::ids::SandboxId;
 use crate::oci::facts::{Arch, Profiles};
 use crate::oci::security::{self, Profile};
 use crate::oci::selinux::labels;
 use crate::oci::{apparmor, seccomp, Request};
-use crate::sync::SingleFlight;
 use crate::sys::process::{self, tail};
 
 /// A larger file is no seccomp profile.
@@ -30,7 +32,7 @@ const PARSERS: [&str; 4] =
 const PARSER_TIME: Duration = Duration::from_secs(30);
 const PARSER_OUTPUT_BYTES: usize = 64 << 10;
 /// The compiler takes a second of a small processor, and the first containers of a node often start together.
-static LOADING: SingleFlight = SingleFlight::new();
+static LOADING: LazyLock<Flights<(), (), ()>> = LazyLock::new(Flights::default);
 
 /// The profiles that a request comes down to. Loads the default AppArmor profile if the kernel does not have it; blocks
 /// for that.
@@ -98,7 +100,7 @@ fn list() -> Result<String> {
 /// Has the kernel know the default profile. One that somebody else loaded under that name is theirs to choose.
 fn ensure_default() -> Result<String> {
     if !apparmor::is_loaded(&list()?, apparmor::DEFAULT) {
-        LOADING.run(load_default)?;
+        LOADING.join(&Call::unbounded(), &(), (), |_, ()| load_default())?;
     }
     Ok(apparmor::DEFAULT.to_owned())
 }

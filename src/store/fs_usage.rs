@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::containerd::Usage;
-use crate::store::Flights;
+use crate::flights::Flights;
 use crate::sync::Mutex;
 
 /// What was measured. Committed snapshots never change and are measured once; the others when they are asked for and

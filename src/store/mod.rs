@@ -5,7 +5,6 @@
 pub mod container;
 mod container_state;
 pub mod events;
-pub mod flights;
 pub mod fs_usage;
 pub mod image;
 pub mod index;
@@ -16,6 +15,5 @@ pub mod sandbox;
 pub mod sessions;
 
 pub use container::{Container, ContainerState};
-pub use flights::Flights;
 pub use index::{Reservation, Store};
 pub use sandbox::{Sandbox, SandboxState};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::call::Call;
 use crate::error::Result;
+use crate::flights::Flights;
 use crate::registry::Credentials;
-use crate::store::flights::Flights;
 use crate::sync::{Condvar, Mutex};
 use crate::workers::{Size, Workers};
 

@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use serde_json::json;
-use sha2::{Digest, Sha256};
+
+use crate::registry::{architecture, digest};
 
 /// Entries of a tar file.
 type Entries = Vec<(String, Vec<u8>)>;
@@ -79,17 +80,4 @@ fn tar(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
         tar.append_data(&mut header, name, bytes.as_slice()).expect("in memory");
     }
     tar.into_inner().expect("in memory")
-}
-
-fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
-}
-
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }

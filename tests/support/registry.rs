@@ -190,7 +190,7 @@ fn named(hash: Sha256) -> String {
     format!("sha256:{hex}")
 }
 
-fn architecture() -> &'static str {
+pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
