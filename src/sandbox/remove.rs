@@ -1,15 +1,13 @@
 //! RemovePodSandbox: stops it, removes its containers, forgets it.
 
-use std::fs;
-
 use cricket_proto::runtime::{ContainerEventType, RemovePodSandboxRequest, RemovePodSandboxResponse};
 
 use crate::call::Call;
 use crate::container;
-use crate::error::{Context, Idempotent, Result};
+use crate::error::{Context, Result};
 use crate::runtime::Runtime;
 use crate::sandbox::stop::{begin, stop_sandbox};
-use crate::store::Sandbox;
+use crate::store::{record, Sandbox};
 
 /// Removes a sandbox and what is left of its containers. Idempotent; a missing sandbox is success.
 pub fn remove(rt: &Runtime, call: &Call, request: RemovePodSandboxRequest) -> Result<RemovePodSandboxResponse> {
@@ -26,7 +24,7 @@ fn remove_sandbox(rt: &Runtime, call: &Call, sandbox: &Sandbox) -> Result<()> {
         container::remove_container(rt, call, &container)?;
     }
     let root = rt.layout.sandbox_root(&sandbox.id);
-    fs::remove_dir_all(&root).or_gone().with_context(|| format!("remove {}", root.display()))?;
+    record::remove_dir(&root).with_context(|| format!("remove {}", root.display()))?;
     rt.tell(ContainerEventType::CONTAINER_DELETED_EVENT, sandbox.id.as_str(), &sandbox.id);
     rt.sandboxes.remove(sandbox.id.as_str());
     Ok(())

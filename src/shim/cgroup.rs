@@ -91,10 +91,26 @@ impl Cgroups {
 
     /// How many processes the kernel killed in there for want of memory; `None` if the group is gone.
     pub fn oom_kills(&self) -> Option<u64> {
-        let v1 = || self.v1("memory").map(|dir| dir.join("memory.oom_control"));
-        let file = self.v2().map(|dir| dir.join("memory.events")).or_else(v1)?;
-        number_after(&fs::read_to_string(file).ok()?, "oom_kill")
+        match self.v2() {
+            Some(dir) => kills_below(&dir),
+            None => kills(&self.v1("memory")?.join("memory.oom_control")),
+        }
     }
+
+    /// The group around it, where that counts with what is below it: in the v2 hierarchy.
+    pub fn parent(&self) -> Option<PathBuf> {
+        Some(self.v2()?.parent()?.to_owned())
+    }
+}
+
+/// How many processes the kernel killed for want of memory in a v2 group and all below it, those that are gone too; `None`
+/// for the root, and for one that is gone itself.
+pub fn kills_below(group: &Path) -> Option<u64> {
+    kills(&group.join("memory.events"))
+}
+
+fn kills(file: &Path) -> Option<u64> {
+    number_after(&fs::read_to_string(file).ok()?, "oom_kill")
 }
 
 /// The lines that are in none of the others.

@@ -93,6 +93,8 @@ pub struct Container {
     pub watch: Option<(Watch, u64)>,
     /// Out-of-memory kills that were told.
     pub oom_kills: u64,
+    /// A client had its first process killed.
+    pub killed: bool,
 }
 
 impl Process {
@@ -169,6 +171,7 @@ impl Container {
             cgroups: Cgroups::default(),
             watch: None,
             oom_kills: 0,
+            killed: false,
         }
     }
 

@@ -61,7 +61,7 @@ impl Server {
         container.first.state = State::Stopped;
         container.first.exit = Some(exit);
         let pid = container.first.pid;
-        self.look_at_memory(id);
+        self.last_look_at_memory(id);
         self.tell_end(id, "", pid, exit);
     }
 
@@ -83,31 +83,5 @@ impl Server {
         let event = Message::new().bytes(1, id).bytes(2, name).number(3, u64::from(pid));
         let event = event.number(4, u64::from(exit.code)).message(5, timestamp(exit.at));
         self.publish("/tasks/exit", "TaskExit", event);
-    }
-
-    /// A control group says that something happened to its memory.
-    pub(super) fn memory_event(&mut self, token: u64) {
-        let watched = |(_, c): &(&String, &Container)| c.watch.as_ref().is_some_and(|(_, t)| *t == token);
-        if let Some(id) = self.containers.iter().find(watched).map(|(id, _)| id.clone()) {
-            self.look_at_memory(&id);
-        }
-    }
-
-    /// Tells of out-of-memory kills that are not told yet.
-    fn look_at_memory(&mut self, id: &str) {
-        let Some(container) = self.containers.get_mut(id) else { return };
-        let Some((watch, _)) = &container.watch else { return };
-        watch.clear();
-        match container.cgroups.oom_kills() {
-            Some(kills) if kills > container.oom_kills => {
-                container.oom_kills = kills;
-                self.publish("/tasks/oom", "TaskOOM", Message::new().bytes(1, id));
-            }
-            Some(_) => {}
-            None => {
-                self.epoll.remove(watch).unwrap_or_else(|e| log::warn!("stop watching memory: {e}"));
-                container.watch = None;
-            }
-        }
     }
 }

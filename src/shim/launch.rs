@@ -11,7 +11,7 @@ use super::container::{self, State};
 use super::jobs::{Job, Work};
 use super::messages::Mount;
 use super::output::Hosted;
-use super::server::{Reply, Server, LOGGER, MEMORY};
+use super::server::{Reply, Server, LOGGER};
 use super::streams::{self, Held, Opened};
 use super::wire::Message;
 use crate::error::{Context, Error, Result};
@@ -216,16 +216,12 @@ impl Server {
     pub(super) fn alive(&mut self, launch: Launch, pid: u32) {
         launch.clean();
         let Launch { reply, id, exec_id, rootfs, held, .. } = launch;
-        let number = self.token(MEMORY);
         let Some(container) = self.containers.get_mut(&id) else { return };
         let bundle = container.bundle.to_string_lossy().into_owned();
         let first = exec_id.is_empty();
         if first {
             container.busy = false;
             container.cgroups = Cgroups::of(pid);
-            container.oom_kills = container.cgroups.oom_kills().unwrap_or(0);
-            container.watch =
-                container.cgroups.watch().filter(|w| self.epoll.add(w, number).is_ok()).map(|w| (w, number));
         }
         let Ok(process) = container.process(&id, &exec_id) else { return };
         (process.pid, process.held) = (pid, held);
@@ -241,6 +237,7 @@ impl Server {
             });
             let event = mounts.fold(event.bytes(2, bundle), |event, mount| event.message(3, mount));
             self.publish("/tasks/create", "TaskCreate", event.message(4, io).number(6, u64::from(pid)));
+            self.count_kills(&id);
         } else {
             process.state = State::Running;
             process.spec = Vec::new();

@@ -14,6 +14,7 @@ mod jobs;
 pub mod json;
 mod launch;
 mod life;
+mod memory;
 pub mod messages;
 mod output;
 mod publisher;

@@ -71,6 +71,8 @@ pub struct Server {
     /// Children that ended before their pid was known to us.
     pub(super) unknown: Vec<(u32, Exit)>,
     pub(super) pumps: BTreeMap<u64, Pump>,
+    /// Out-of-memory kills below a control group that are accounted for, by its path.
+    pub(super) claimed: BTreeMap<PathBuf, u64>,
     /// What writes output down, once a container wants it.
     pub(super) relay: Option<Relay>,
     /// When its buffers are given back.
@@ -108,6 +110,7 @@ impl Server {
             launches: BTreeMap::new(),
             unknown: Vec::new(),
             pumps: BTreeMap::new(),
+            claimed: BTreeMap::new(),
             relay: None,
             rest_at: None,
             pledges: Vec::new(),

@@ -18,6 +18,8 @@ use crate::sys::{reap, terminal};
 const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
 /// How long a call of the runtime may take when its caller sets no limit.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// As a client's number.
+const SIGKILL: u32 = 9;
 
 /// An answer, or none yet.
 pub type Answer = Result<Option<Message>>;
@@ -227,6 +229,7 @@ impl Server {
         let Target { id, exec_id, third, fourth } = target;
         let signal = u32::try_from(*third).map_err(|_| Error::invalid(format!("{third} is no signal")))?;
         let container = self.container(id)?;
+        container.killed |= signal == SIGKILL && exec_id.is_empty();
         if *fourth != 0 && exec_id.is_empty() {
             let mut any = container.cgroups.kill_all(signal);
             if !any && container.first.lives() {

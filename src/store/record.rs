@@ -8,7 +8,7 @@ use std::path::Path;
 use cricket_proto::records::{Container, ContainerResources, ContainerStatus, Sandbox};
 use protobuf::Message;
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Idempotent, Kind, Result};
 
 /// Whether a record must survive a power cut, or only our own end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,11 +63,18 @@ fn replace(path: &Path, bytes: &[u8], durability: Durability) -> std::io::Result
 /// Gives a file another name in its directory, on disk when the call returns. Takes no space where a name takes none.
 pub fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::rename(from, to)?;
-    match to.parent() {
-        // The rename itself lies in the directory.
-        Some(dir) => File::open(dir)?.sync_all(),
-        None => Ok(()),
-    }
+    sync_name(to)
+}
+
+/// Removes a directory with the records in it, on disk when the call returns: no power cut brings them back. Idempotent.
+pub fn remove_dir(dir: &Path) -> Result<()> {
+    fs::remove_dir_all(dir).or_gone()?;
+    sync_name(dir).or_gone()
+}
+
+/// What is called so, or that nothing is, lies in the directory above.
+fn sync_name(path: &Path) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 /// The record at `path`; `None` if there is none.

@@ -267,3 +267,16 @@ fn remove_pod_sandbox() {
     );
     assert!(effects > 20, "{effects}");
 }
+
+/// A power cut brings back what has been forgotten only in memory.
+#[test]
+fn a_pod_that_is_removed_is_so_on_disk() {
+    let mut rig = Rig::start();
+    let pod = OnePod::full(&rig, false);
+    let effects = rig.effects(|cri| cri.remove_pod(&pod.id));
+    let last = |what: fn(&str) -> bool| effects.iter().rposition(|effect| what(effect)).expect("there is one");
+    let removed = last(|effect| effect == "unlinkat");
+    let on_disk = last(|effect| effect.starts_with("fsync ") && effect.ends_with("/sandboxes"));
+    assert!(removed < on_disk, "{effects:?}");
+    rig.nothing_is_left();
+}

@@ -93,11 +93,23 @@ impl Rig {
                     assert!(answer.is_ok(), "nothing was in its way");
                     check(self.cri(), &subject, answer);
                     self.last_shims_end();
-                    return effects;
+                    return effects.len();
                 }
             }
         }
         panic!("it has more than {MANY} effects");
+    }
+
+    /// What a verb does outside, in order, when nothing is in its way.
+    pub fn effects<T: Send>(&mut self, verb: impl Fn(&Cri) -> Result<T> + Sync) -> Vec<String> {
+        let (traced, answer) = self.traced(MANY, |cri| verb(cri));
+        self.node.end_daemon("KILL");
+        self.node.start_daemon();
+        self.await_recovery();
+        match traced {
+            Traced::Done(effects) if answer.is_ok() => effects,
+            other => panic!("nothing was in its way: {other:?}, {:?}", answer.err()),
+        }
     }
 
     /// Lets the recovery from such an end meet its own end, after each of its effects. The verb, which has `effects`, is ended
@@ -165,7 +177,7 @@ impl Rig {
     }
 
     /// But for shims that wait for a container.
-    fn nothing_is_left(&self) {
+    pub fn nothing_is_left(&self) {
         await_clean(&self.node, &self.empty, Vec::new, SHIM_PATIENCE);
     }
 

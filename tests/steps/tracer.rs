@@ -40,7 +40,6 @@ const ALWAYS: &[(&str, libc::c_long)] = &[
     ("fchown", libc::SYS_fchown),
     ("fchownat", libc::SYS_fchownat),
     ("ftruncate", libc::SYS_ftruncate),
-    ("fsync", libc::SYS_fsync),
     ("setxattr", libc::SYS_setxattr),
     #[cfg(target_arch = "x86_64")]
     ("mkdir", libc::SYS_mkdir),
@@ -73,7 +72,7 @@ const OPENS: &[(libc::c_long, usize)] = &[
     (libc::SYS_open, 1),
 ];
 
-/// What writes to its first argument.
+/// What writes to its first argument, or writes that out.
 const WRITES: &[(&str, libc::c_long)] = &[
     ("write", libc::SYS_write),
     ("writev", libc::SYS_writev),
@@ -81,6 +80,7 @@ const WRITES: &[(&str, libc::c_long)] = &[
     ("sendmsg", libc::SYS_sendmsg),
     ("sendto", libc::SYS_sendto),
     ("copy_file_range", libc::SYS_copy_file_range),
+    ("fsync", libc::SYS_fsync),
 ];
 
 /// One process whose threads stop at every system call.
@@ -90,7 +90,7 @@ pub struct Tracer {
     log: PathBuf,
     /// Whether a thread is within a call.
     within: HashMap<Pid, bool>,
-    effects: usize,
+    effects: Vec<String>,
 }
 
 /// How a trace ended.
@@ -98,15 +98,15 @@ pub struct Tracer {
 pub enum Traced {
     /// Killed, after this effect.
     Killed(String),
-    /// It had no more effects before what it was traced for was done: so many were there.
-    Done(usize),
+    /// It had no more effects than these before what it was traced for was done.
+    Done(Vec<String>),
 }
 
 impl Tracer {
     /// Takes hold of every thread of a child of ours. All of the rest is for the thread that calls this.
     pub fn seize(pid: u32, log: PathBuf) -> Tracer {
         let pid = Pid::from_raw(i32::try_from(pid).expect("a pid"));
-        let mut tracer = Tracer { pid, log, within: HashMap::new(), effects: 0 };
+        let mut tracer = Tracer { pid, log, within: HashMap::new(), effects: Vec::new() };
         for entry in fs::read_dir(format!("/proc/{pid}/task")).expect("its threads").flatten() {
             let thread = entry.file_name().to_string_lossy().parse().map(Pid::from_raw).expect("a number");
             // A thread that has ended since has no effects.
@@ -125,7 +125,7 @@ impl Tracer {
         loop {
             if begun.elapsed() > PATIENCE {
                 self.end();
-                panic!("after {} effects it does nothing", self.effects);
+                panic!("it does nothing any more after {:?}", self.effects);
             }
             // The order matters: what was done before that look has been seen.
             let over = done();
@@ -138,11 +138,11 @@ impl Tracer {
                 Ok(WaitStatus::StillAlive) => sleep(PAUSE),
                 Ok(status) => {
                     if let Some(effect) = self.goes_on(status) {
-                        self.effects += 1;
-                        if self.effects == n {
+                        if self.effects.len() + 1 == n {
                             self.end();
                             return Traced::Killed(effect);
                         }
+                        self.effects.push(effect);
                         if let Some(thread) = status.pid() {
                             resume(thread, None);
                         }
@@ -217,7 +217,7 @@ impl Tracer {
         let kind = file.to_string_lossy();
         // Its log, and what only its own threads or children read.
         let inner = file == self.log || kind.starts_with("anon_inode:") || kind.starts_with("pipe:");
-        (!inner).then(|| format!("{name} to {kind}"))
+        (!inner).then(|| format!("{name} {kind}"))
     }
 }
 
