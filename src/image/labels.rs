@@ -30,11 +30,6 @@ pub fn of_config(snapshotter: &str, chain_id: &str) -> Labels {
     }
 }
 
-/// A layer says what it unpacks to.
-pub fn of_layer(diff_id: &str) -> Labels {
-    one("containerd.io/uncompressed".into(), diff_id)
-}
-
 /// Where content came from: other tools need not send it there again.
 pub fn of_source(registry: &str, repository: &str) -> Labels {
     one(format!("containerd.io/distribution.source.{registry}"), repository)

@@ -80,13 +80,13 @@ pub(super) fn extract(at: &Images<'_>, call: &Call, layer: &Layer, parent: &str,
     keep(&mounts)?;
     match at.containerd.commit_snapshot(call, &work, name, &labels) {
         // Somebody was faster; what we have made goes away.
-        Err(e) if e.kind() == Kind::AlreadyExists => {}
+        Err(e) if e.kind() == Kind::AlreadyExists => Ok(()),
         committed => {
             committed?;
             undo.commit();
+            Ok(())
         }
     }
-    at.containerd.label_content(call, &layer.descriptor.digest, &labels::of_layer(&layer.diff_id))
 }
 
 /// What was unpacked is on the disk when this returns. The record of a snapshot is, and nobody unpacks a second time what
