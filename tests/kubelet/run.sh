@@ -22,6 +22,18 @@ for place in /var/lib/kubelet /var/log/containers /var/log/pods; do
     mount -t tmpfs -o mode=755 kubelet "$place"
 done
 
+# Huge pages, where the kernel has room for some, and the controller that limits them, which v1 nodes may not have mounted.
+huge_pages=/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
+huge_before=$(cat $huge_pages 2>/dev/null || true)
+[ -z "$huge_before" ] || echo $((huge_before + 4)) >$huge_pages
+hugetlb=/sys/fs/cgroup/hugetlb
+if grep -q '^hugetlb.*1$' /proc/cgroups && [ ! -e /sys/fs/cgroup/cgroup.controllers ] && [ ! -d $hugetlb ]; then
+    mkdir $hugetlb
+    mount -t cgroup -o hugetlb hugetlb $hugetlb || rmdir $hugetlb
+else
+    hugetlb=
+fi
+
 start_node
 
 # The kubelet's cgroups have a root of their own, in each hierarchy.
@@ -39,6 +51,8 @@ clean_up_more() {
     for path in $(cgroups); do
         find "$path" -depth -type d -exec rmdir {} + 2>/dev/null
     done
+    [ -z "$huge_before" ] || echo "$huge_before" >$huge_pages
+    [ ! -d "$hugetlb" ] || { umount "$hugetlb" && rmdir "$hugetlb"; }
 }
 for path in $(cgroups); do
     mkdir "$path"

@@ -3,6 +3,7 @@ package kubelet
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -102,6 +103,40 @@ containers:
 	contains(t, "image volume", p.sh("main", "cat /image/www/index.html"), "It works")
 	equal(t, "image volume is read-only", p.sh("main", "touch /image/x 2>/dev/null || echo refused"), "refused")
 	equal(t, "environment", p.sh("main", "echo $NODE $LIMIT"), nodeName+" 67108864")
+}
+
+func TestHugePages(t *testing.T) {
+	t.Parallel()
+	free, _ := os.ReadFile("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
+	if count, _ := strconv.Atoi(strings.TrimSpace(string(free))); count < 2 {
+		t.Skip("the kernel has no huge pages to give")
+	}
+	p := running(t, "huge", `
+volumes:
+- {name: huge, emptyDir: {medium: HugePages}}
+- {name: busybox, hostPath: {path: /bin/busybox}}
+containers:
+- name: main
+  image: $BUSYBOX
+  command: [sleep, "1000"]
+  resources: {limits: {cpu: 100m, memory: 32Mi, hugepages-2Mi: 2Mi}}
+  volumeMounts: [{name: huge, mountPath: /huge}, {name: busybox, mountPath: /busybox}]
+- name: without
+  image: $BUSYBOX
+  command: [sleep, "1000"]
+  resources: {limits: {cpu: 100m, memory: 32Mi}}
+  volumeMounts: [{name: huge, mountPath: /huge}, {name: busybox, mountPath: /busybox}]
+`)
+	contains(t, "medium", p.sh("main", "grep ' /huge ' /proc/mounts"), "hugetlbfs", "pagesize=2M")
+	take := func(container, file string) string {
+		return p.sh(container, "/busybox fallocate -l 2097152 /huge/"+file+" 2>&1 && echo taken || true")
+	}
+	const refused = "No space left on device"
+	contains(t, "with a limit of nothing", take("without", "a"), refused)
+	equal(t, "what its limit gives", take("main", "b"), "taken")
+	contains(t, "more than its limit", take("main", "c"), refused)
+	p.sh("main", "rm /huge/b")
+	equal(t, "after it was given back", take("main", "d"), "taken")
 }
 
 func TestPropagation(t *testing.T) {
