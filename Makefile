@@ -41,7 +41,7 @@ kubelet-bench: ## twenty pods under a kubelet, cricket beside containerd's own C
 	tools/setup.sh conformance && $(MAKE) build
 	tests/kubelet/bench.sh
 
-vm-test: ## a whole node in virtual machines: cgroup v2, systemd, AppArmor; ONLY=selftest,small for a part; as root
+vm-test: ## a whole node in virtual machines: cgroup v2, systemd, AppArmor; ONLY=selftest,small for a part, TARGET=aarch64-unknown-linux-musl for arm64; as root
 	tools/setup.sh vm && $(MAKE) build
 	tests/vm/run.sh
 

@@ -68,7 +68,11 @@ fi
 
 if [ "$purpose" = vm ]; then
     [ "$(id -u)" = 0 ] || fail "debootstrap needs root: become root (sudo -s) and run it again"
-    need qemu-system-x86 command -v qemu-system-x86_64
+    case $TARGET in
+    aarch64-*) need qemu-system-arm command -v qemu-system-aarch64 ;;
+    *) need qemu-system-x86 command -v qemu-system-x86_64 ;;
+    esac
+    [ "${TARGET%%-*}" = "$(uname -m)" ] || need qemu-user-static test -e "/usr/lib/binfmt.d/qemu-${TARGET%%-*}.conf"
     need debootstrap command -v debootstrap
     need e2fsprogs command -v debugfs
 fi

@@ -6,7 +6,9 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=$(cd "$here/../.." && pwd)/target/conformance
-mkdir -p "$out/bin" "$out/pins"
+# Programs for another architecture, which GOARCH names, have a place of their own.
+bin=$out/bin${GOARCH:+-$GOARCH} stamps=$out/pins${GOARCH:+-$GOARCH}
+mkdir -p "$bin" "$stamps"
 
 fail() {
     echo "conformance: $*" >&2
@@ -28,48 +30,48 @@ version() {
 critest() {
     cri_tools=sigs.k8s.io/cri-tools
     name="$strip -X $cri_tools/pkg/version.Version=$(version $cri_tools)"
-    CGO_ENABLED=0 go test -c -ldflags "$name" -o "$out/bin/critest" $cri_tools/cmd/critest
+    CGO_ENABLED=0 go test -c -ldflags "$name" -o "$bin/critest" $cri_tools/cmd/critest
     # The suite pulls one image by a digest whose content is on the internet only. The stand-in's digest takes its place.
     theirs=$(sed -nE 's/.*"test-image-digest@(sha256:[0-9a-f]{64})"/\1/p' \
         "$(go list -f '{{.Dir}}' $cri_tools/pkg/validate)/consts.go" | head -1)
-    sed -i "s/$theirs/$(cat "$digest")/g" "$out/bin/critest"
-    grep -q "test-image-digest@$(cat "$digest")" "$out/bin/critest"
+    sed -i "s/$theirs/$(cat "$digest")/g" "$bin/critest"
+    grep -q "test-image-digest@$(cat "$digest")" "$bin/critest"
 }
 
 crictl() {
     cri_tools=sigs.k8s.io/cri-tools
-    CGO_ENABLED=0 go build -ldflags "$strip -X $cri_tools/pkg/version.Version=$(version $cri_tools)" -o "$out/bin/crictl" \
+    CGO_ENABLED=0 go build -ldflags "$strip -X $cri_tools/pkg/version.Version=$(version $cri_tools)" -o "$bin/crictl" \
         $cri_tools/cmd/crictl
 }
 
 containerd() {
     containerd=github.com/containerd/containerd/v2
-    mkdir -p "$out/bin/c2"
-    CGO_ENABLED=0 go build -ldflags "$strip -X $containerd/version.Version=$(version $containerd)" -o "$out/bin/c2/" \
+    mkdir -p "$bin/c2"
+    CGO_ENABLED=0 go build -ldflags "$strip -X $containerd/version.Version=$(version $containerd)" -o "$bin/c2/" \
         $containerd/cmd/containerd $containerd/cmd/containerd-shim-runc-v2 $containerd/cmd/ctr
 }
 
 runc() {
-    mkdir -p "$out/bin/c2"
-    CGO_ENABLED=1 go build -tags seccomp -ldflags "$strip" -o "$out/bin/c2/runc" github.com/opencontainers/runc
+    mkdir -p "$bin/c2"
+    CGO_ENABLED=1 go build -tags seccomp -ldflags "$strip" -o "$bin/c2/runc" github.com/opencontainers/runc
 }
 
 cni() {
     plugins=github.com/containernetworking/plugins
-    mkdir -p "$out/bin/c2/cni"
+    mkdir -p "$bin/c2/cni"
     name="$strip -X $plugins/pkg/utils/buildversion.BuildVersion=$(version $plugins)"
-    CGO_ENABLED=0 go build -ldflags "$name" -o "$out/bin/c2/cni/" $plugins/plugins/main/bridge \
+    CGO_ENABLED=0 go build -ldflags "$name" -o "$bin/c2/cni/" $plugins/plugins/main/bridge \
         $plugins/plugins/main/loopback $plugins/plugins/ipam/host-local $plugins/plugins/meta/portmap \
         $plugins/plugins/meta/bandwidth $plugins/plugins/meta/firewall
 }
 
 conform() {
     CGO_ENABLED=0 go test .
-    CGO_ENABLED=0 go build -ldflags "$strip" -o "$out/bin/conform" .
+    CGO_ENABLED=0 go build -ldflags "$strip" -o "$bin/conform" .
 }
 
 wire() {
-    CGO_ENABLED=0 go build -ldflags "$strip" -o "$out/bin/wire" .
+    CGO_ENABLED=0 go build -ldflags "$strip" -o "$bin/wire" .
 }
 
 # kubernetes COMMAND...: those of Kubernetes, which say what they are.
@@ -78,7 +80,7 @@ kubernetes() {
     base=k8s.io/component-base/version
     minor=${version#v*.}
     for command in "$@"; do
-        CGO_ENABLED=0 go build -o "$out/bin/$command" \
+        CGO_ENABLED=0 go build -o "$bin/$command" \
             -ldflags "$strip -X $base.gitVersion=$version -X $base.gitMajor=1 -X $base.gitMinor=${minor%%.*}" \
             "k8s.io/kubernetes/cmd/$command"
     done
@@ -87,7 +89,7 @@ kubernetes() {
 # The kubelet, and the scenarios that are played on it, from one module.
 kubelet() {
     kubernetes kubelet
-    CGO_ENABLED=0 go test -c -ldflags "$strip" -o "$out/bin/kubelet-scenarios" .
+    CGO_ENABLED=0 go test -c -ldflags "$strip" -o "$bin/kubelet-scenarios" .
 }
 
 # What makes a cluster of it, from the same module.
@@ -109,9 +111,9 @@ for module in ${*:-conform critest crictl containerd runc cni wire}; do
     digest=
     [ "$module" = critest ] && "$here/images.sh" && digest=$out/images/digest
     pins=$(cat go.* ./*.go "$here/build.sh" $digest | sha256sum; go version)
-    [ "$(cat "$out/pins/$module" 2>/dev/null)" = "$pins" ] && continue
+    [ "$(cat "$stamps/$module" 2>/dev/null)" = "$pins" ] && continue
     echo "conformance: building $module from its Go modules"
-    rm -f "$out/pins/$module"
+    rm -f "$stamps/$module"
     "$module" >"$log" 2>&1
-    echo "$pins" >"$out/pins/$module"
+    echo "$pins" >"$stamps/$module"
 done

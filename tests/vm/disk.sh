@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
-# Makes the disk that every machine starts from, target/vm/base.img, and its kernel and initrd: a Debian with systemd and
-# containerd, from the mirror of this machine's apt sources, or MIRROR. Kept while this script is the same. Nothing is
-# mounted here, and no loop device is used.
+# Makes the disk that every machine starts from, base.img in target/vm, or below it for another architecture, and its kernel
+# and initrd: a Debian with systemd and containerd, from the mirror of this machine's apt sources, or MIRROR. Kept while this
+# script is the same. Nothing stays mounted here, and no loop device is used.
 set -eu -o pipefail
 cd "$(dirname "$0")/../.."
-out=$PWD/target/vm
-suite=bookworm
-packages=systemd,systemd-sysv,dbus,containerd,runc,crun,containernetworking-plugins,apparmor,iproute2,iptables,procps,kmod
-packages+=,sudo,docker-registry,busybox-static,linux-image-cloud-amd64,initramfs-tools
-# A disk, the tree that it is made of, and packages: 2 GB, and some air.
-needed_megabytes=3000
 
 fail() {
     echo "vm: $*" >&2
     exit 1
 }
 
-stamp=$(sha256sum <"$0"; echo "${MIRROR:-}")
+. tests/vm/architecture.sh
+suite=bookworm
+packages=systemd,systemd-sysv,dbus,containerd,runc,crun,containernetworking-plugins,apparmor,iproute2,iptables,procps,kmod
+packages+=,sudo,docker-registry,busybox-static,linux-image-cloud-$architecture,initramfs-tools
+# A disk, the tree that it is made of, and packages: 2 GB, and some air.
+needed_megabytes=3000
+
+stamp=$(cat "$0" tests/vm/architecture.sh | sha256sum; echo "${MIRROR:-}")
 [ "$(cat "$out/base.stamp" 2>/dev/null)" = "$stamp" ] && exit 0
 mkdir -p "$out"
 free=$(df --output=avail -m "$out" | tail -1)
@@ -34,10 +35,19 @@ trap 'exit 130' INT TERM
 clean_up
 rm -f "$out/base.stamp"
 
-echo "vm: a Debian $suite from $mirror, once"
+echo "vm: a Debian $suite for $architecture from $mirror, once"
+# A foreign one is finished by its own programs, which QEMU runs: the kernel hears so, unless it knows, and forgets it with the
+# mount.
+bootstrap='debootstrap ${0:+--foreign} --variant=minbase --arch "$1" --include "$2" "$3" "$4" "$5"
+[ -n "$0" ] || exit 0
+mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
+[ -e "/proc/sys/fs/binfmt_misc/$0" ] || cat "/usr/lib/binfmt.d/$0.conf" >/proc/sys/fs/binfmt_misc/register
+chroot "$4" /debootstrap/debootstrap --second-stage'
+emulator=
+[ "$(dpkg --print-architecture)" = $architecture ] || emulator=qemu-${TARGET%%-*}
 # Its mounts and processes end with it, also when it is interrupted.
-timeout --kill-after=10 1200 unshare --mount --pid --fork --kill-child debootstrap --variant=minbase \
-    --include="$packages" $suite "$tree" "$mirror" >"$out/debootstrap.log" 2>&1 || {
+timeout --kill-after=10 $((1200 * slowness)) unshare --mount --pid --fork --kill-child sh -ec "$bootstrap" \
+    "$emulator" $architecture "$packages" $suite "$tree" "$mirror" >"$out/debootstrap.log" 2>&1 || {
     tail -5 "$out/debootstrap.log" "$tree/debootstrap/debootstrap.log" 2>/dev/null || true
     fail "debootstrap failed: $out/debootstrap.log; MIRROR=URL takes another mirror"
 }
@@ -54,10 +64,10 @@ cat >"$tree/etc/fstab" <<'TAB'
 /dev/vdb /vm ext4 defaults 0 0
 TAB
 mkdir -p "$tree/vm" "$tree/var/log/journal" "$tree/etc/systemd/journald.conf.d"
-# To the second serial port as well, where it gets out of a machine that hangs.
-printf '[Journal]\nStorage=persistent\nForwardToConsole=yes\nTTYPath=/dev/ttyS1\nMaxLevelConsole=info\n' \
+# To a terminal of its own as well, where it gets out of a machine that hangs.
+printf '[Journal]\nStorage=persistent\nForwardToConsole=yes\nTTYPath=/dev/%s\nMaxLevelConsole=info\n' $journal \
     >"$tree/etc/systemd/journald.conf.d/vm.conf"
-cat >"$tree/etc/systemd/system/scenario.service" <<'UNIT'
+cat >"$tree/etc/systemd/system/scenario.service" <<UNIT
 [Unit]
 Description=the scenario of this machine
 RequiresMountsFor=/vm
@@ -67,7 +77,7 @@ Type=exec
 ExecStart=/vm/begin
 StandardOutput=tty
 StandardError=tty
-TTYPath=/dev/ttyS0
+TTYPath=/dev/$console
 UNIT
 units=$tree/etc/systemd/system
 mkdir -p "$units/default.target.wants"
@@ -75,7 +85,7 @@ ln -s /lib/systemd/system/multi-user.target "$units/default.target"
 ln -s ../scenario.service "$units/default.target.wants/scenario.service"
 # The console is the scenario's, who starts containerd is too, and nothing runs by the clock.
 rm "$units/multi-user.target.wants/containerd.service"
-for unit in serial-getty@ttyS0.service getty@tty1.service docker-registry.service apt-daily.timer apt-daily-upgrade.timer \
+for unit in "serial-getty@$console.service" "serial-getty@$journal.service" getty@tty1.service docker-registry.service apt-daily.timer apt-daily-upgrade.timer \
     e2scrub_all.timer e2scrub_reap.service fstrim.timer dpkg-db-backup.timer logrotate.timer man-db.timer; do
     ln -sf /dev/null "$units/$unit"
 done

@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
 # Boots a whole node in a virtual machine under software emulation for each scenario of tests/vm/scenarios, without any
 # network, and judges it. ONLY=name,name takes some of them. What a machine said and wrote is in target/vm/<scenario>: the
-# console, the journal as it came out of the second serial port, our logs. CUTS=n is how often the power goes in power-cut,
+# console, the journal as it came out of its own terminal, our logs. The machine is of TARGET's architecture. CUTS=n is how often the power goes in power-cut,
 # SEED=n when; NODE_TESTS="name name" which tests of tests/node run in node.
 set -eu -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
-out=$PWD/target/vm
 cricket=$(realpath "${CRICKET_BIN:-$PRODUCT}")
 only=${ONLY:-selftest,small,node,reboot,upgrade,power-cut}
 
@@ -15,13 +14,21 @@ fail() {
     exit 1
 }
 
-for tool in qemu-system-x86_64 debootstrap mke2fs e2fsck debugfs; do
+. "$here/architecture.sh"
+# Where tests/conformance/build.sh puts programs; of this architecture, if it is another one.
+bin=target/conformance/bin
+if [ "$(dpkg --print-architecture)" != $architecture ]; then
+    export GOARCH=$architecture
+    bin+=-$architecture
+fi
+for tool in "${qemu[0]}" debootstrap mke2fs e2fsck debugfs; do
     command -v "$tool" >/dev/null || fail "$tool is missing: as root, tools/setup.sh vm"
 done
 [ "$(id -u)" = 0 ] || fail "debootstrap needs root: become root (sudo -s) and run it again"
 for name in ${only//,/ }; do
     [ -f "$here/scenarios/$name.sh" ] ||
         fail "no scenario $name; there are: $(cd "$here/scenarios" && echo *.sh | sed 's/\.sh//g')"
+    case $name in critest-*) [ -z "${GOARCH:-}" ] || fail "$name: its images are of this machine's architecture" ;; esac
 done
 mkdir -p "$out"
 exec 9>"$out/lock"
@@ -31,12 +38,12 @@ rm -rf "$out"/work.*
 free=$(df --output=avail -m "$out" | tail -1)
 [ "$free" -ge 2000 ] || fail "$((free)) MB are free in $out, a machine takes 2000: make room"
 
-qemu=
+running=
 work=$(mktemp -d "$out/work.XXXXXX")
 clean_up() {
     trap '' INT TERM
-    if [ -n "$qemu" ]; then
-        kill "$qemu" && wait "$qemu" || true
+    if [ -n "$running" ]; then
+        kill "$running" && wait "$running" || true
     fi
     rm -rf "$work"
 }
@@ -55,11 +62,12 @@ machine() {
     node) seconds=2400 programs=node-tests ;;
     critest-*) memory=2048 seconds=2400 programs="conform critest crictl" ;;
     esac
+    seconds=$((seconds * slowness))
 }
 
 # build PROGRAM: where the payload finds it.
 build() {
-    mkdir -p target/conformance/bin
+    mkdir -p "$bin"
     case $1 in
     vm-client) ours "$1" build --example vm-client ;;
     node-tests) ours "$1" test --no-run --test node ;;
@@ -75,7 +83,7 @@ ours() {
         cargo-zigbuild "$2" --release $FLAGS --message-format=json-render-diagnostics "${@:3}" |
             sed -n "/\"name\":\"$target\"/s/.*\"executable\":\"\([^\"]*\)\".*/\1/p"
     )
-    [ -n "$built" ] && cp "$built" "target/conformance/bin/$1"
+    [ -n "$built" ] && cp "$built" "$bin/$1"
 }
 
 # payload NAME: the second disk, with what the scenario needs and a place for its results.
@@ -91,7 +99,7 @@ payload() {
     echo "$boots" >"$tree/last"
     echo "${NODE_TESTS:-metrics:: stats::}" >"$tree/node-tests"
     for program in $programs; do
-        cp "target/conformance/bin/$program" "$tree/bin/"
+        cp "$bin/$program" "$tree/bin/"
     done
     case $programs in *critest*) cp -r target/conformance/images "$tree/" ;; esac
     mke2fs -q -t ext4 -d "$tree" "$work/payload.img" 1G >/dev/null
@@ -110,11 +118,11 @@ results() {
 cut() {
     local wait
     for ((i = 0; i < seconds * 5; i++)); do
-        kill -0 "$qemu" 2>/dev/null || return 0
+        kill -0 "$running" 2>/dev/null || return 0
         if grep -qa 'the load runs' "$work/console" 2>/dev/null; then
             wait=$((RANDOM % 15000))
             sleep "$((wait / 1000)).$(printf %03d $((wait % 1000)))"
-            pkill -KILL -P "$qemu" || true
+            pkill -KILL -P "$running" || true
             return
         fi
         sleep 0.2
@@ -125,17 +133,18 @@ cut() {
 boot() {
     local status=0
     : >"$work/console"
-    timeout --kill-after=5 "$seconds" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m $memory \
+    ports "$work/console" "$work/journal"
+    timeout --kill-after=5 "$seconds" "${qemu[@]}" -accel tcg,thread=multi -smp 2 -m $memory \
         -display none -monitor none -nic none -no-reboot -kernel "$out/vmlinuz" -initrd "$out/initrd" \
-        -append "root=/dev/vda rw console=ttyS0 quiet apparmor=1 security=apparmor panic=-1" \
+        -append "root=/dev/vda rw console=$console quiet apparmor=1 security=apparmor panic=-1" \
         -drive "file=$work/disk.img,if=virtio,format=raw,cache=unsafe" \
         -drive "file=$work/payload.img,if=virtio,format=raw,cache=unsafe" \
-        -serial "file:$work/console" -serial "file:$work/journal" </dev/null >>"$out/$1/qemu.log" 2>&1 &
-    qemu=$!
+        "${ports[@]}" </dev/null >>"$out/$1/qemu.log" 2>&1 &
+    running=$!
     [ -z "${2:-}" ] || cut
     # Not in the foreground, where an interrupt would wait for it.
-    wait "$qemu" 2>/dev/null || status=$?
-    qemu=
+    wait "$running" 2>/dev/null || status=$?
+    running=
     [ $status != 124 ] || echo "vm: $1: the machine was not off after $seconds s"
     cat "$work/console" >>"$out/$1/console"
     cat "$work/journal" >>"$out/$1/journal"
