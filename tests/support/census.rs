@@ -118,7 +118,7 @@ pub struct Holdings {
     pub program: String,
     /// By name.
     pub threads: Vec<String>,
-    /// What they point at.
+    /// What they point at; of a socket, also its type and the path where it was bound or accepted.
     pub files: Vec<String>,
     /// Resident memory.
     pub rss_bytes: u64,
@@ -162,7 +162,8 @@ impl Holdings {
             1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
         };
         let mut threads: Vec<String> = threads.collect();
-        let mut files: Vec<String> = files.map(|f| f.display().to_string()).collect();
+        let sockets = fs::read_to_string(proc("net/unix")).unwrap_or_default();
+        let mut files: Vec<String> = files.map(|f| named(&f.display().to_string(), &sockets)).collect();
         threads.sort();
         files.sort();
         Holdings {
@@ -173,4 +174,22 @@ impl Holdings {
             anon_bytes: bytes("RssAnon:"),
         }
     }
+}
+
+/// `file` with its type and path, if it is a socket in this table of `/proc/net/unix`. One that has connected has no path.
+fn named(file: &str, sockets: &str) -> String {
+    let Some(inode) = file.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')) else {
+        return file.to_owned();
+    };
+    // Address, references, protocol, flags, type, state, inode, path.
+    let columns = |line: &'_ str| line.split_whitespace().map(str::to_owned).collect::<Vec<String>>();
+    let Some(columns) = sockets.lines().map(columns).find(|of| of.get(6).is_some_and(|it| it == inode)) else {
+        return format!("{file}, not unix");
+    };
+    let kind = match columns[4].as_str() {
+        "0001" => "stream",
+        "0005" => "seqpacket",
+        other => other,
+    };
+    format!("{file}, {kind}, at {}", columns.get(7).map_or("no path", String::as_str))
 }
