@@ -53,11 +53,11 @@ clean_up_more() {
     done
     [ -z "$huge_before" ] || echo "$huge_before" >$huge_pages
     [ -d "$hugetlb" ] || return 0
-    # A hierarchy whose last group is still dying outlives its mount, and goes with a later one.
-    for ((i = 0; i < 50; i++)); do
+    # A hierarchy whose last group is still dying outlives its mount, and goes with a later one; the kernel takes a moment.
+    for ((i = 0; i < 20; i++)); do
         umount "$hugetlb"
+        sleep 1
         awk '$1 == "hugetlb" { exit $2 != 0 }' /proc/cgroups && break
-        sleep 0.2
         mount -t cgroup -o hugetlb hugetlb "$hugetlb"
     done
     rmdir "$hugetlb"
