@@ -163,7 +163,7 @@ impl Holdings {
         };
         let mut threads: Vec<String> = threads.collect();
         let sockets = fs::read_to_string(proc("net/unix")).unwrap_or_default();
-        let mut files: Vec<String> = files.map(|f| named(&f.display().to_string(), &sockets)).collect();
+        let mut files: Vec<String> = files.map(|f| described(&f.display().to_string(), &sockets)).collect();
         threads.sort();
         files.sort();
         Holdings {
@@ -177,12 +177,12 @@ impl Holdings {
 }
 
 /// `file` with its type and path, if it is a socket in this table of `/proc/net/unix`. One that has connected has no path.
-fn named(file: &str, sockets: &str) -> String {
+fn described(file: &str, sockets: &str) -> String {
     let Some(inode) = file.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')) else {
         return file.to_owned();
     };
     // Address, references, protocol, flags, type, state, inode, path.
-    let columns = |line: &'_ str| line.split_whitespace().map(str::to_owned).collect::<Vec<String>>();
+    let columns = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<String>>();
     let Some(columns) = sockets.lines().map(columns).find(|of| of.get(6).is_some_and(|it| it == inode)) else {
         return format!("{file}, not unix");
     };

@@ -1,5 +1,6 @@
 # What a machine is, by its architecture, which is $TARGET's: sourced. Sets $architecture as Debian calls it, $out, the command
-# $qemu, and the terminals of the machine: $console says how far it is, $journal is the journal's.
+# $qemu, the terminals of the machine ($console says how far it is, $journal is the journal's), and $foreign, the emulator of
+# its programs where this machine cannot run them.
 case ${TARGET:?is set by make} in
 x86_64-*)
     architecture=amd64 console=ttyS0 journal=ttyS1 slowness=1
@@ -14,6 +15,8 @@ aarch64-*)
     fail "no machine for TARGET=$TARGET: x86_64 or aarch64"
     ;;
 esac
+foreign=
+[ "$(dpkg --print-architecture)" = $architecture ] || foreign=qemu-${TARGET%%-*}
 out=$PWD/target/vm
 [ $architecture = amd64 ] || out=$out/$architecture
 

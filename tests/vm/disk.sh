@@ -43,11 +43,9 @@ bootstrap='debootstrap ${0:+--foreign} --variant=minbase --arch "$1" --include "
 mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
 [ -e "/proc/sys/fs/binfmt_misc/$0" ] || cat "/usr/lib/binfmt.d/$0.conf" >/proc/sys/fs/binfmt_misc/register
 chroot "$4" /debootstrap/debootstrap --second-stage'
-emulator=
-[ "$(dpkg --print-architecture)" = $architecture ] || emulator=qemu-${TARGET%%-*}
 # Its mounts and processes end with it, also when it is interrupted.
 timeout --kill-after=10 $((1200 * slowness)) unshare --mount --pid --fork --kill-child sh -ec "$bootstrap" \
-    "$emulator" $architecture "$packages" $suite "$tree" "$mirror" >"$out/debootstrap.log" 2>&1 || {
+    "$foreign" $architecture "$packages" $suite "$tree" "$mirror" >"$out/debootstrap.log" 2>&1 || {
     tail -5 "$out/debootstrap.log" "$tree/debootstrap/debootstrap.log" 2>/dev/null || true
     fail "debootstrap failed: $out/debootstrap.log; MIRROR=URL takes another mirror"
 }
@@ -85,8 +83,9 @@ ln -s /lib/systemd/system/multi-user.target "$units/default.target"
 ln -s ../scenario.service "$units/default.target.wants/scenario.service"
 # The console is the scenario's, who starts containerd is too, and nothing runs by the clock.
 rm "$units/multi-user.target.wants/containerd.service"
-for unit in "serial-getty@$console.service" "serial-getty@$journal.service" getty@tty1.service docker-registry.service apt-daily.timer apt-daily-upgrade.timer \
-    e2scrub_all.timer e2scrub_reap.service fstrim.timer dpkg-db-backup.timer logrotate.timer man-db.timer; do
+for unit in "serial-getty@$console.service" "serial-getty@$journal.service" getty@tty1.service docker-registry.service \
+    apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer dpkg-db-backup.timer \
+    logrotate.timer man-db.timer; do
     ln -sf /dev/null "$units/$unit"
 done
 

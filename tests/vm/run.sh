@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Boots a whole node in a virtual machine under software emulation for each scenario of tests/vm/scenarios, without any
-# network, and judges it. ONLY=name,name takes some of them. What a machine said and wrote is in target/vm/<scenario>: the
-# console, the journal as it came out of its own terminal, our logs. The machine is of TARGET's architecture. CUTS=n is how often the power goes in power-cut,
-# SEED=n when; NODE_TESTS="name name" which tests of tests/node run in node.
+# network, and judges it. The machine is of TARGET's architecture. ONLY=name,name takes some of the scenarios. What a machine
+# said and wrote is in target/vm/<scenario>: the console, the journal as it came out of its own terminal, our logs. CUTS=n is
+# how often the power goes in power-cut, SEED=n when; NODE_TESTS="name name" which tests of tests/node run in node.
 set -eu -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
@@ -17,7 +17,7 @@ fail() {
 . "$here/architecture.sh"
 # Where tests/conformance/build.sh puts programs; of this architecture, if it is another one.
 bin=target/conformance/bin
-if [ "$(dpkg --print-architecture)" != $architecture ]; then
+if [ -n "$foreign" ]; then
     export GOARCH=$architecture
     bin+=-$architecture
 fi
@@ -28,7 +28,7 @@ done
 for name in ${only//,/ }; do
     [ -f "$here/scenarios/$name.sh" ] ||
         fail "no scenario $name; there are: $(cd "$here/scenarios" && echo *.sh | sed 's/\.sh//g')"
-    case $name in critest-*) [ -z "${GOARCH:-}" ] || fail "$name: its images are of this machine's architecture" ;; esac
+    case $name in critest-*) [ -z "$foreign" ] || fail "$name: its images are of this machine's architecture" ;; esac
 done
 mkdir -p "$out"
 exec 9>"$out/lock"
