@@ -48,7 +48,10 @@ const UNDO_BUDGET: Duration = Duration::from_secs(10);
 /// that lets the kubelet remove it.
 pub fn recover(rt: &Runtime, call: &Call) -> Result<()> {
     let plugins = LazyLock::new(Left::find as fn() -> Left);
-    workers::each("recover", &names(&rt.layout.sandboxes())?, |id| {
+    let sandboxes = rt.layout.sandboxes();
+    // A daemon that was killed may have removed one and not seen to it that this lasts; from now on we tell that it is gone.
+    record::sync_dir(&sandboxes).or_gone().with_context(|| format!("write out {}", sandboxes.display()))?;
+    workers::each("recover", &names(&sandboxes)?, |id| {
         unless_newer(recover_sandbox(rt, call, &SandboxId::from_record(id), &plugins), |e| {
             log::error!("pod sandbox {id} cannot be recovered: {e}");
         })

@@ -74,7 +74,12 @@ pub fn remove_dir(dir: &Path) -> Result<()> {
 
 /// What is called so, or that nothing is, lies in the directory above.
 fn sync_name(path: &Path) -> std::io::Result<()> {
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// What is in a directory, and what is not any more, is so on disk when the call returns.
+pub fn sync_dir(dir: &Path) -> std::io::Result<()> {
+    File::open(dir)?.sync_all()
 }
 
 /// The record at `path`; `None` if there is none.

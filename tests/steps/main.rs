@@ -274,9 +274,19 @@ fn a_pod_that_is_removed_is_so_on_disk() {
     let mut rig = Rig::start();
     let pod = OnePod::full(&rig, false);
     let effects = rig.effects(|cri| cri.remove_pod(&pod.id));
-    let last = |what: fn(&str) -> bool| effects.iter().rposition(|effect| what(effect)).expect("there is one");
-    let removed = last(|effect| effect == "unlinkat");
-    let on_disk = last(|effect| effect.starts_with("fsync ") && effect.ends_with("/sandboxes"));
-    assert!(removed < on_disk, "{effects:?}");
+    let removed = effects.iter().rposition(|effect| effect == "unlinkat").expect("its directory goes");
+    assert!(removed < on_disk(&effects), "{effects:?}");
     rig.nothing_is_left();
+}
+
+/// The daemon that removed it may have been killed before that was on disk, and the next one tells nevertheless that it is gone.
+#[test]
+fn what_an_earlier_daemon_removed_is_so_on_disk_before_it_is_told() {
+    on_disk(&Rig::start().effects_of_a_start());
+}
+
+/// Where the directory of all pods is written out for the last time.
+fn on_disk(effects: &[String]) -> usize {
+    let written = |effect: &String| effect.starts_with("fsync ") && effect.ends_with("/sandboxes");
+    effects.iter().rposition(written).unwrap_or_else(|| panic!("it is not: {effects:?}"))
 }

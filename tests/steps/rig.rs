@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cricket::error::{Kind, Result};
-use cricket_proto::runtime::{ContainerConfig, NamespaceMode, PodSandboxConfig};
+use cricket_proto::runtime::{ContainerConfig, NamespaceMode, PodSandbox, PodSandboxConfig};
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
 
 use crate::census::{await_clean, Census};
 use crate::containerd::PrivateContainerd;
@@ -112,6 +114,22 @@ impl Rig {
         }
     }
 
+    /// What a start does outside, in order, from the moment that containerd answers until it has recovered.
+    pub fn effects_of_a_start(&mut self) -> Vec<String> {
+        self.node.end_daemon("KILL");
+        let containerd = Pid::from_raw(self.node.containerd.pid() as i32);
+        kill(containerd, Signal::SIGSTOP).expect("stop containerd");
+        self.node.spawn_daemon();
+        let (traced, answer) = self.traced(MANY, |cri| {
+            kill(containerd, Signal::SIGCONT).expect("let containerd go on");
+            first_list(cri)
+        });
+        match traced {
+            Traced::Done(effects) if answer.is_ok() => effects,
+            other => panic!("nothing was in its way: {other:?}, {:?}", answer.err()),
+        }
+    }
+
     /// Lets the recovery from such an end meet its own end, after each of its effects. The verb, which has `effects`, is ended
     /// somewhere else each time.
     pub fn killed_in_recovery<S: Sync, T: Send>(
@@ -128,13 +146,7 @@ impl Rig {
             let (_, answer) = self.traced(1 + n * 7 % effects, |cri| verb(cri, &subject));
             self.node.end_daemon("KILL");
             self.node.spawn_daemon();
-            let begun = Instant::now();
-            let (traced, _) = self.traced(n, |cri| loop {
-                match cri.pods() {
-                    Err(e) if begun.elapsed() < RECOVERY => drop(e),
-                    listed => break listed,
-                }
-            });
+            let (traced, _) = self.traced(n, first_list);
             self.node.end_daemon("KILL");
             self.node.start_daemon();
             self.await_recovery();
@@ -185,6 +197,17 @@ impl Rig {
     fn last_shims_end(&self) {
         let left = await_clean(&self.node, &self.empty, Vec::new, 2 * PATIENCE);
         assert!(left.is_empty(), "left behind:\n  {}", left.join("\n  "));
+    }
+}
+
+/// What is listed as soon as there is an answer.
+fn first_list(cri: &Cri) -> Result<Vec<PodSandbox>> {
+    let begun = Instant::now();
+    loop {
+        match cri.pods() {
+            Err(e) if begun.elapsed() < RECOVERY => drop(e),
+            listed => return listed,
+        }
     }
 }
 
