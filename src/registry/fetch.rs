@@ -126,7 +126,7 @@ pub struct Blob {
     digest: String,
     size_bytes: u64,
     offset: u64,
-    body: Option<Box<dyn Read + Send>>,
+    body: Option<Body>,
     breaks: u32,
     progress_at: Instant,
     failed: Option<Error>,
@@ -161,11 +161,14 @@ impl Blob {
             };
             let left = usize::try_from(self.size_bytes - self.offset).unwrap_or(usize::MAX);
             let room = into.len().min(left);
-            let why = match body.read(&mut into[..room]) {
+            let why = match body.bytes.read(&mut into[..room]) {
                 Ok(0) => "it ended too soon".to_owned(),
                 Ok(n) => {
                     self.offset += n as u64;
                     (self.breaks, self.progress_at) = (0, Instant::now());
+                    if self.offset == self.size_bytes {
+                        self.body.take().into_iter().for_each(Body::finish);
+                    }
                     return Ok(n);
                 }
                 Err(e) => e.to_string(),
@@ -190,6 +193,28 @@ impl Blob {
     }
 }
 
+/// An answer whose bytes are a blob's, or the end of one.
+struct Body {
+    bytes: Box<dyn Read + Send>,
+    /// Its length was announced: behind the last byte there is nothing to wait for.
+    is_measured: bool,
+}
+
+impl Body {
+    fn of(response: Response) -> Self {
+        Body { is_measured: response.length().is_some(), bytes: Box::new(response.into_reader()) }
+    }
+
+    /// All of it was read. Its connection serves the next request once its end was seen; one that is closed with each blob
+    /// costs a handshake for each.
+    fn finish(mut self) {
+        if self.is_measured {
+            // There is no more; if there is, the connection is closed.
+            self.bytes.read(&mut [0]).ok();
+        }
+    }
+}
+
 impl Read for Blob {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.fill(into).map_err(|e| {
@@ -202,7 +227,7 @@ impl Read for Blob {
 
 impl Session {
     /// A reader of what follows the first `offset` bytes of a blob.
-    fn open_blob(&self, digest: &str, size_bytes: u64, offset: u64) -> Result<Box<dyn Read + Send>> {
+    fn open_blob(&self, digest: &str, size_bytes: u64, offset: u64) -> Result<Body> {
         let mut headers = vec![("accept", "application/vnd.oci.image.layer.v1.tar, */*".to_owned())];
         if offset > 0 {
             headers.push(("range", format!("bytes={offset}-")));
@@ -214,7 +239,7 @@ impl Session {
             &headers,
             |response| match response.status() {
                 206 if offset > 0 => match range_start(response.header("content-range")) {
-                    Some(start) if start == offset => Ok(Box::new(response.into_reader()) as Box<dyn Read + Send>),
+                    Some(start) if start == offset => Ok(Body::of(response)),
                     _ => {
                         Err(Failure::lasting(Error::new(Kind::Unknown, "it sent another range than it was asked for")))
                     }
@@ -224,11 +249,11 @@ impl Session {
                         let text = format!("it has {length} bytes, the manifest says {size_bytes}");
                         return Err(Failure::lasting(Error::invalid(text)));
                     }
-                    let mut reader = response.into_reader();
+                    let mut body = Body::of(response);
                     // It does not know ranges: what we have is read once more.
                     let broken = |e: io::Error| Failure::passing(format!("the connection broke: {e}"));
-                    io::copy(&mut reader.by_ref().take(offset), &mut io::sink()).map_err(broken)?;
-                    Ok(Box::new(reader))
+                    io::copy(&mut body.bytes.by_ref().take(offset), &mut io::sink()).map_err(broken)?;
+                    Ok(body)
                 }
                 _ => Err(response.into_failure()),
             },

@@ -1,6 +1,6 @@
 //! Requests to one host: connections, redirects, and an end to all of it at once.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::time::Duration;
 
 use ureq::config::{AutoHeaderValue, Config};
@@ -23,7 +23,7 @@ const MAX_REDIRECTS: usize = 10;
 const CONNECT: Duration = Duration::from_secs(30);
 /// Of a connection: one for each download is a few megabytes less than the library's own choice.
 const BUFFER_BYTES: usize = 64 << 10;
-/// Of an answer that explains an error.
+/// Of an answer that explains an error, or that is read only for what comes after it.
 const ERROR_BYTES: u64 = 64 << 10;
 
 /// What a host may take its time for.
@@ -108,6 +108,15 @@ impl Response {
         self.0.into_body().into_reader()
     }
 
+    /// Nothing of its body is wanted. The connection serves the next request once the body was read, which is done if that is
+    /// known to be little.
+    fn dismiss(self) {
+        if self.length().is_some_and(|length| length <= ERROR_BYTES) {
+            // A connection that breaks serves nobody, which is all that there is to it.
+            io::copy(&mut self.into_reader(), &mut io::sink()).ok();
+        }
+    }
+
     /// What it is, if it is no success.
     pub fn into_failure(self) -> Failure {
         let (status, retry_after) = (self.status(), self.header("retry-after").map(str::to_owned));
@@ -155,6 +164,7 @@ impl Http {
                 return Err(Failure::lasting(Error::new(Kind::Unknown, text)));
             }
             log::debug!("{} redirects to {}", at.authority, next.authority);
+            response.dismiss();
             at = next;
         }
         Err(Failure::lasting(Error::new(Kind::Unknown, format!("more than {MAX_REDIRECTS} redirects"))))

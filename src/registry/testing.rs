@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A request as it came.
@@ -32,6 +32,8 @@ pub struct Answer {
     pub cut: Option<usize>,
     /// The head is sent and nothing follows until the server ends.
     pub stall: bool,
+    /// The connection serves the next request as well.
+    pub keep: bool,
 }
 
 impl Answer {
@@ -43,6 +45,10 @@ impl Answer {
         self.headers.push((name.to_owned(), value.into()));
         self
     }
+
+    pub fn kept(self) -> Self {
+        Answer { keep: true, ..self }
+    }
 }
 
 /// The server; it ends when it is dropped.
@@ -50,6 +56,7 @@ pub struct Server {
     /// `127.0.0.1:PORT`.
     pub address: String,
     received: Arc<Mutex<Vec<Received>>>,
+    connections: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
     released: Arc<AtomicBool>,
 }
@@ -59,20 +66,26 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (received, over) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-        let released = Arc::new(AtomicBool::new(false));
+        let (connections, released) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let (own, ended, script, freed) = (received.clone(), over.clone(), Arc::new(script), released.clone());
+        let count = connections.clone();
         let accept = move || {
             for connection in listener.incoming() {
                 if ended.load(Ordering::Acquire) {
                     return;
                 }
+                count.fetch_add(1, Ordering::Relaxed);
                 let (own, script, freed) = (own.clone(), script.clone(), freed.clone());
-                let serve = move || serve(connection.unwrap(), &own, &freed, &*script);
+                let serve = move || {
+                    let stream = connection.unwrap();
+                    let mut reader = BufReader::new(stream.try_clone().unwrap());
+                    while serve(&stream, &mut reader, &own, &freed, &*script) {}
+                };
                 std::thread::Builder::new().name("answer".into()).spawn(serve).unwrap();
             }
         };
         std::thread::Builder::new().name("server".into()).spawn(accept).unwrap();
-        Server { address, received, over, released }
+        Server { address, received, connections, over, released }
     }
 
     /// Ends the connections that stall; later ones stall no more.
@@ -83,6 +96,11 @@ impl Server {
     pub fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
     }
+
+    /// How many connections there were.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Server {
@@ -92,16 +110,17 @@ impl Drop for Server {
     }
 }
 
+/// One request. Returns whether the connection serves another.
 fn serve(
-    stream: TcpStream,
+    mut stream: &TcpStream,
+    reader: &mut BufReader<TcpStream>,
     received: &Mutex<Vec<Received>>,
     released: &AtomicBool,
     script: &dyn Fn(&Received) -> Answer,
-) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
+) -> bool {
     let mut line = String::new();
     if reader.read_line(&mut line).unwrap_or(0) == 0 {
-        return;
+        return false;
     }
     let mut words = line.split_whitespace().map(str::to_owned);
     let (method, path) = (words.next().unwrap(), words.next().unwrap());
@@ -118,23 +137,24 @@ fn serve(
     let request = Received { method, path, headers, body: String::from_utf8(body).unwrap() };
     received.lock().unwrap().push(request.clone());
     let answer = script(&request);
-    let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", answer.status);
+    let connection = if answer.keep { "keep-alive" } else { "close" };
+    let mut head = format!("HTTP/1.1 {} X\r\nConnection: {connection}\r\n", answer.status);
     if !answer.headers.iter().any(|(name, _)| name == "Content-Length") {
         head.push_str(&format!("Content-Length: {}\r\n", answer.body.len()));
     }
     for (name, value) in &answer.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    let mut stream = stream;
     // The client may be gone.
     stream.write_all(format!("{head}\r\n").as_bytes()).ok();
     if answer.stall {
         // Until the client hangs up, or the test has seen enough.
         stream.set_read_timeout(Some(std::time::Duration::from_millis(20))).unwrap();
         while !released.load(Ordering::Acquire) && !matches!(stream.read(&mut [0]), Ok(0)) {}
-        return;
+        return false;
     }
     if request.method != "HEAD" {
         stream.write_all(&answer.body[..answer.cut.unwrap_or(answer.body.len())]).ok();
     }
+    answer.keep
 }

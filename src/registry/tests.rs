@@ -307,6 +307,25 @@ fn a_broken_download_goes_on_where_it_was() {
 }
 
 #[test]
+fn one_connection_serves_one_blob_after_the_other() {
+    let server = Server::start(|request| match request.path.as_str() {
+        "/elsewhere" if request.header("range") == "bytes=2-" => {
+            Answer::new(206, b"cd").with("Content-Range", "bytes 2-3/4").kept()
+        }
+        "/elsewhere" => Answer::new(200, b"abcd").kept(),
+        _ => Answer::new(307, b"it is elsewhere").with("Location", "/elsewhere").kept(),
+    });
+    let session = session(&server, &Credentials::default());
+    for (offset, rest) in [(0, &b"abcd"[..]), (2, b"cd"), (0, b"abcd")] {
+        let mut bytes = vec![0; rest.len()];
+        // As who writes them to containerd reads them, who knows how many there are.
+        Blob::new(session.clone(), DIGEST, 4, offset).read_exact(&mut bytes).unwrap();
+        assert_eq!(bytes, rest);
+    }
+    assert_eq!((server.received().len(), server.connections()), (6, 1));
+}
+
+#[test]
 fn a_download_without_progress_is_given_up() {
     let server = in_pieces(b"0123456789", 0, true);
     let (read_, kind) = read(session(&server, &Credentials::default()), 10, 0);
