@@ -4,7 +4,9 @@
 //! takes new pages, although there is enough in them, and with threads that come and go that never ends: a kilobyte a
 //! call. Its symbols are weak; these take their place. dlmalloc has one heap, whose neighbours that are free become one, and
 //! gives back what is free at its end. What is in its middle it keeps, so that which matters there, the buffers of a
-//! hundred sessions, does not go there: a long block has pages of its own, which are gone with it.
+//! hundred sessions, does not go there: a long block has pages of its own, which are gone with it. All but a few, that is:
+//! each call of gRPC takes such a block and is over in no time, and to take pages away from a process is to interrupt every
+//! processor that runs it.
 //!
 //! Under cargo-fuzz the process has the one of the sanitizer.
 
@@ -23,10 +25,12 @@ static HEAP: Mutex<Dlmalloc> = Mutex::new(Dlmalloc::new());
 /// What may stay free at the end of the heap.
 const KEPT_BYTES: usize = 128 << 10;
 
-/// Gives back what is free at the end of the heap, after a burst. Does not block.
+/// Gives back what is free at the end of the heap, and the spare pages, after a burst. Does not block.
 pub fn give_back() {
     // SAFETY: we hold the heap.
     unsafe { HEAP.lock().trim(KEPT_BYTES) };
+    let spare = std::mem::replace(&mut *SPARE.lock(), Spare::new());
+    spare.0.iter().for_each(|pages| unmap(*pages));
 }
 
 /// What is at least so long has pages of its own: a mapping and its faults cost less than filling them.
@@ -38,6 +42,47 @@ const PAGE: usize = 4096;
 const USED: usize = 3;
 /// All bits of that word that are not of the length.
 const FLAGS: usize = ALIGNED / 2 - 1;
+
+/// Pages of blocks that are gone, for those that come next.
+static SPARE: Mutex<Spare> = Mutex::new(Spare::new());
+/// How many calls are under way at once, mostly.
+const SPARE_COUNT: usize = 8;
+/// What a call needs is less; longer ones are kept for nobody.
+const SPARE_BYTES: usize = 32 << 10;
+
+/// Where a mapping begins, 0 for none, and its length.
+type Pages = (usize, usize);
+
+/// The last mappings that were freed, in that order, unless somebody took them.
+struct Spare([Pages; SPARE_COUNT]);
+
+impl Spare {
+    const fn new() -> Spare {
+        Spare([(0, 0); SPARE_COUNT])
+    }
+
+    /// One of just this length, if there is one.
+    fn take(&mut self, length: usize) -> Option<usize> {
+        let (start, _) = std::mem::take(self.0.iter_mut().rev().find(|pages| pages.1 == length)?);
+        Some(start)
+    }
+
+    /// Keeps these; returns what has to go for them.
+    fn put(&mut self, pages: Pages) -> Pages {
+        let place = self.0.iter().position(|kept| kept.0 == 0).unwrap_or(0);
+        let gone = std::mem::replace(&mut self.0[place], pages);
+        self.0[place..].rotate_left(1);
+        gone
+    }
+}
+
+/// Takes away pages that nobody uses any more.
+fn unmap((start, length): Pages) {
+    if start != 0 {
+        // SAFETY: they were the block's that was freed, and only its.
+        unsafe { libc::munmap(start as *mut c_void, length) };
+    }
+}
 
 /// The length of the mapping that is all this block's, if it has one.
 ///
@@ -70,9 +115,21 @@ unsafe fn in_pages(pages: *mut c_void, length: usize) -> *mut c_void {
     }
 }
 
-/// A block with pages of its own, all zeroes.
-fn map(size: usize) -> *mut c_void {
+/// A block with pages of its own; all zeroes, if it has to be `clear`.
+fn map(size: usize, clear: bool) -> *mut c_void {
     let Some(length) = to_map(size) else { return null_mut() };
+    if length <= SPARE_BYTES {
+        if let Some(pages) = SPARE.lock().take(length) {
+            // SAFETY: a mapping of this length, which is nobody's.
+            return unsafe {
+                let block = in_pages(pages as *mut c_void, length);
+                if clear {
+                    block.write_bytes(0, size);
+                }
+                block
+            };
+        }
+    }
     let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a new mapping, wherever there is room.
     unsafe { in_pages(libc::mmap(null_mut(), length, access, flags, -1, 0), length) }
@@ -91,7 +148,7 @@ fn or_nomem(block: *mut c_void) -> *mut c_void {
 #[cfg_attr(not(fuzzing), no_mangle)]
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
     or_nomem(match size {
-        LONG.. => map(size),
+        LONG.. => map(size, false),
         // SAFETY: we hold the heap.
         _ => unsafe { HEAP.lock().c_malloc(size) }.cast(),
     })
@@ -101,7 +158,7 @@ pub extern "C" fn malloc(size: usize) -> *mut c_void {
 #[cfg_attr(not(fuzzing), no_mangle)]
 pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     or_nomem(match count.checked_mul(size) {
-        Some(bytes @ LONG..) => map(bytes),
+        Some(bytes @ LONG..) => map(bytes, true),
         // SAFETY: we hold the heap.
         Some(bytes) => unsafe { HEAP.lock().calloc(bytes, ALIGNED) }.cast(),
         None => null_mut(),
@@ -120,7 +177,10 @@ pub unsafe extern "C" fn free(block: *mut c_void) {
     // SAFETY: it is a block of this heap, as the caller says, and so are the pages that are only its.
     unsafe {
         match mapped(block) {
-            Some(length) => _ = libc::munmap(block.byte_sub(ALIGNED), length),
+            Some(length) => {
+                let pages = (block.byte_sub(ALIGNED) as usize, length);
+                unmap(if length <= SPARE_BYTES { SPARE.lock().put(pages) } else { pages });
+            }
             None => HEAP.lock().c_free(block.cast()),
         }
     }
@@ -281,6 +341,19 @@ mod tests {
         let after = own();
         assert!(full > before + 32_000 && after < before + 16_000, "{before}, {full}, {after} kB");
         drop(black_box(short));
+    }
+
+    #[test]
+    fn the_last_pages_are_the_first_to_be_used_again_and_the_first_to_go_are_the_oldest() {
+        let mut spare = Spare::new();
+        for n in 1..=SPARE_COUNT {
+            assert_eq!(spare.put((n, n % 2)), (0, 0));
+        }
+        assert_eq!(spare.put((9, 1)), (1, 1));
+        assert_eq!(spare.put((10, 0)), (2, 0));
+        assert_eq!([0, 1, 1, 2].map(|length| spare.take(length)), [Some(10), Some(9), Some(7), None]);
+        let gone: Vec<Pages> = (11..=14).map(|n| spare.put((n, 1))).collect();
+        assert_eq!(gone, [(0, 0), (0, 0), (0, 0), (3, 1)]);
     }
 
     #[test]
