@@ -103,6 +103,11 @@ impl ImageStore {
         }
     }
 
+    /// The image that a record with this target names, if any of its records does.
+    pub fn of_target(&self, digest: &str) -> Option<Arc<Image>> {
+        self.inner.lock().by_id.values().find(|image| image.target.digest == digest).cloned()
+    }
+
     /// All images, in no order.
     pub fn list(&self) -> Vec<Arc<Image>> {
         self.inner.lock().by_id.values().cloned().collect()

@@ -111,10 +111,11 @@ impl Puller<'_> {
         let layers = image.layers.iter().map(|layer| (layer.descriptor.digest.clone(), layer.descriptor.size_bytes));
         (self.report)(Step::Resolved(layers.collect()));
         let source = labels::of_source(reference.domain(), reference.path());
-        self.write_documents(&own, &image, &source)?;
         let skipped = self.unneeded(&own, &image)?;
         let job = Job::start(self, (own.clone(), session), &image, &source, skipped, call.wrote.clone());
-        let done = self.unpack(&own, &image, &job);
+        // While the first layers are on their way.
+        let documents = self.write_documents(&own, &image, &source);
+        let done = documents.and_then(|()| self.unpack(&own, &image, &job));
         // Nothing may be written any more when the lease goes.
         let failed = job.end(done.is_ok());
         // What made a thread fail is the reason, not that the others were stopped for it.
