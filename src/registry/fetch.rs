@@ -196,13 +196,15 @@ impl Blob {
 /// An answer whose bytes are a blob's, or the end of one.
 struct Body {
     bytes: Box<dyn Read + Send>,
-    /// Its length was announced: behind the last byte there is nothing to wait for.
+    /// It announced just the length that is wanted: behind the last byte there is nothing to wait for.
     is_measured: bool,
 }
 
 impl Body {
-    fn of(response: Response) -> Self {
-        Body { is_measured: response.length().is_some(), bytes: Box::new(response.into_reader()) }
+    /// `bytes` are wanted of it.
+    fn of(response: Response, bytes: u64) -> Self {
+        let is_measured = response.length() == Some(bytes) && response.header("transfer-encoding").is_none();
+        Body { is_measured, bytes: Box::new(response.into_reader()) }
     }
 
     /// All of it was read. Its connection serves the next request once its end was seen; one that is closed with each blob
@@ -239,7 +241,7 @@ impl Session {
             &headers,
             |response| match response.status() {
                 206 if offset > 0 => match range_start(response.header("content-range")) {
-                    Some(start) if start == offset => Ok(Body::of(response)),
+                    Some(start) if start == offset => Ok(Body::of(response, size_bytes - offset)),
                     _ => {
                         Err(Failure::lasting(Error::new(Kind::Unknown, "it sent another range than it was asked for")))
                     }
@@ -249,7 +251,7 @@ impl Session {
                         let text = format!("it has {length} bytes, the manifest says {size_bytes}");
                         return Err(Failure::lasting(Error::invalid(text)));
                     }
-                    let mut body = Body::of(response);
+                    let mut body = Body::of(response, size_bytes);
                     // It does not know ranges: what we have is read once more.
                     let broken = |e: io::Error| Failure::passing(format!("the connection broke: {e}"));
                     io::copy(&mut body.bytes.by_ref().take(offset), &mut io::sink()).map_err(broken)?;

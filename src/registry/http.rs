@@ -23,8 +23,10 @@ const MAX_REDIRECTS: usize = 10;
 const CONNECT: Duration = Duration::from_secs(30);
 /// Of a connection: one for each download is a few megabytes less than the library's own choice.
 const BUFFER_BYTES: usize = 64 << 10;
-/// Of an answer that explains an error, or that is read only for what comes after it.
+/// Of an answer that explains an error.
 const ERROR_BYTES: u64 = 64 << 10;
+/// Of an answer that redirects, to be read only for what comes after it: a line of text, mostly.
+const REDIRECT_BYTES: u64 = 4 << 10;
 
 /// What a host may take its time for.
 #[derive(Clone, Copy, Debug)]
@@ -111,7 +113,7 @@ impl Response {
     /// Nothing of its body is wanted. The connection serves the next request once the body was read, which is done if that is
     /// known to be little.
     fn dismiss(self) {
-        if self.length().is_some_and(|length| length <= ERROR_BYTES) {
+        if self.length().is_some_and(|length| length <= REDIRECT_BYTES) {
             // A connection that breaks serves nobody, which is all that there is to it.
             io::copy(&mut self.into_reader(), &mut io::sink()).ok();
         }
@@ -125,6 +127,13 @@ impl Response {
         self.into_reader().take(ERROR_BYTES).read_to_end(&mut body).ok();
         Failure::of_status(status, retry_after.as_deref(), &body)
     }
+}
+
+/// The server has ended the connection, and said nothing.
+fn has_ended(e: &ureq::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let ureq::Error::Io(e) = e else { return false };
+    matches!(e.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
 impl Http {
@@ -170,7 +179,8 @@ impl Http {
         Err(Failure::lasting(Error::new(Kind::Unknown, format!("more than {MAX_REDIRECTS} redirects"))))
     }
 
-    /// `at_home`: this is the server that the request is for, not one that it redirects to.
+    /// `at_home`: this is the server that the request is for, not one that it redirects to. A server may end a connection that
+    /// it has kept when it likes, so that is not what it has to say: it is asked again, on a new one.
     fn send_once(&self, url: &Url, request: &Request<'_>, at_home: bool) -> Result<Response, Failure> {
         let (proxy, agent) = self.agent(url)?;
         let method = if request.method.is_empty() { "GET" } else { request.method };
@@ -192,7 +202,16 @@ impl Http {
                 let head = head.header("content-type", "application/x-www-form-urlencoded");
                 agent.run(head.body(form.reveal()).map_err(invalid)?)
             }
-            _ => agent.run(head.body(()).map_err(invalid)?),
+            _ => {
+                let request = head.body(()).map_err(invalid)?;
+                match agent.run(request.clone()) {
+                    Err(e) if has_ended(&e) => {
+                        log::debug!("{}: a connection has ended: {e}", url.authority);
+                        agent.run(agent.configure_request(request).max_idle_age(Duration::ZERO).build())
+                    }
+                    answer => answer,
+                }
+            }
         };
         answer.map(Response).map_err(|e| Failure::of_transport(&e, proxy.as_ref()))
     }

@@ -34,6 +34,8 @@ pub struct Answer {
     pub stall: bool,
     /// The connection serves the next request as well.
     pub keep: bool,
+    /// The connection ends instead.
+    pub hang_up: bool,
 }
 
 impl Answer {
@@ -137,6 +139,9 @@ fn serve(
     let request = Received { method, path, headers, body: String::from_utf8(body).unwrap() };
     received.lock().unwrap().push(request.clone());
     let answer = script(&request);
+    if answer.hang_up {
+        return false;
+    }
     let connection = if answer.keep { "keep-alive" } else { "close" };
     let mut head = format!("HTTP/1.1 {} X\r\nConnection: {connection}\r\n", answer.status);
     if !answer.headers.iter().any(|(name, _)| name == "Content-Length") {

@@ -325,6 +325,23 @@ fn one_connection_serves_one_blob_after_the_other() {
     assert_eq!((server.received().len(), server.connections()), (6, 1));
 }
 
+/// A server ends a connection when it likes, also when the next request is on its way to it.
+#[test]
+fn a_connection_that_has_ended_is_no_reason_to_ask_another_server() {
+    let asked = AtomicUsize::new(0);
+    let mirror = Server::start(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
+        1 => Answer { hang_up: true, ..Answer::default() },
+        _ => Answer::new(200, b"abcd").kept(),
+    });
+    let server = Server::start(|_| Answer::new(404, b""));
+    let (_dir, options) = hosts(&format!("[host.\"http://{}\"]", mirror.address));
+    let ours = open(&options, &server, &Credentials::default(), &Call::unbounded());
+    for _ in 0..2 {
+        assert_eq!(read(ours.clone(), 4, 0).0.unwrap(), b"abcd");
+    }
+    assert_eq!((mirror.received().len(), mirror.connections(), server.connections()), (3, 2, 0));
+}
+
 #[test]
 fn a_download_without_progress_is_given_up() {
     let server = in_pieces(b"0123456789", 0, true);
