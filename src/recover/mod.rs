@@ -49,13 +49,13 @@ const UNDO_BUDGET: Duration = Duration::from_secs(10);
 pub fn recover(rt: &Runtime, call: &Call) -> Result<()> {
     let plugins = LazyLock::new(Left::find as fn() -> Left);
     let sandboxes = rt.layout.sandboxes();
-    // A daemon that was killed may have removed one and not seen to it that this lasts; from now on we tell that it is gone.
-    record::sync_dir(&sandboxes).or_gone().with_context(|| format!("write out {}", sandboxes.display()))?;
     workers::each("recover", &names(&sandboxes)?, |id| {
         unless_newer(recover_sandbox(rt, call, &SandboxId::from_record(id), &plugins), |e| {
             log::error!("pod sandbox {id} cannot be recovered: {e}");
         })
     })?;
+    // What a killed daemon was removing, and what was left of it just now: from here on it is told that it is gone.
+    record::sync_dir(&sandboxes).or_gone().with_context(|| format!("write out {}", sandboxes.display()))?;
     let tasks: HashMap<String, Task> = rt.containerd.tasks(call)?.into_iter().map(|t| (t.id.clone(), t)).collect();
     let records = rt.containerd.containers(call, &[])?;
     if let Err(e) = rt.shipped.sweep(records.iter().map(|record| record.runtime.as_str())) {

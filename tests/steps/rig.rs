@@ -115,14 +115,16 @@ impl Rig {
     }
 
     /// What a start does outside, in order, from the moment that containerd answers until it has recovered.
-    pub fn effects_of_a_start(&mut self) -> Vec<String> {
+    /// `left` is the directory of a pod whose record is gone already.
+    pub fn effects_of_a_start(&mut self, left: &str) -> Vec<String> {
         self.node.end_daemon("KILL");
+        fs::create_dir(self.node.dir().join("lib/sandboxes").join(left)).expect("make a directory");
         let containerd = Pid::from_raw(self.node.containerd.pid() as i32);
         kill(containerd, Signal::SIGSTOP).expect("stop containerd");
         self.node.spawn_daemon();
         let (traced, answer) = self.traced(MANY, |cri| {
             kill(containerd, Signal::SIGCONT).expect("let containerd go on");
-            first_list(cri)
+            first_list(cri, PATIENCE)
         });
         match traced {
             Traced::Done(effects) if answer.is_ok() => effects,
@@ -146,7 +148,7 @@ impl Rig {
             let (_, answer) = self.traced(1 + n * 7 % effects, |cri| verb(cri, &subject));
             self.node.end_daemon("KILL");
             self.node.spawn_daemon();
-            let (traced, _) = self.traced(n, first_list);
+            let (traced, _) = self.traced(n, |cri| first_list(cri, RECOVERY));
             self.node.end_daemon("KILL");
             self.node.start_daemon();
             self.await_recovery();
@@ -200,12 +202,12 @@ impl Rig {
     }
 }
 
-/// What is listed as soon as there is an answer.
-fn first_list(cri: &Cri) -> Result<Vec<PodSandbox>> {
+/// What is listed as soon as there is an answer, or the last error.
+fn first_list(cri: &Cri, patience: Duration) -> Result<Vec<PodSandbox>> {
     let begun = Instant::now();
     loop {
         match cri.pods() {
-            Err(e) if begun.elapsed() < RECOVERY => drop(e),
+            Err(e) if begun.elapsed() < patience => drop(e),
             listed => return listed,
         }
     }
