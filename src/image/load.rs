@@ -62,7 +62,8 @@ pub fn refresh(at: &Images<'_>, call: &Call, name: &str) -> Result<()> {
             Err(e) => return Err(e),
         };
         let image = match &record {
-            // Of one that is known by another name, what it is need not be read again.
+            // What the same target was found to be need not be read again. That it has lost its layers since is nothing that
+            // a record could tell.
             Some(record) => match at.store.of_target(&record.target.digest) {
                 None => usable(at, call, record)?,
                 known => known.map(|image| Image::clone(&image)),

@@ -103,7 +103,7 @@ impl ImageStore {
         }
     }
 
-    /// The image that a record with this target names, if any of its records does.
+    /// The image that was found to be what records with this target name, if the last one of its records has it.
     pub fn of_target(&self, digest: &str) -> Option<Arc<Image>> {
         self.inner.lock().by_id.values().find(|image| image.target.digest == digest).cloned()
     }

@@ -119,7 +119,8 @@ unsafe fn in_pages(pages: *mut c_void, length: usize) -> *mut c_void {
 fn map(size: usize, clear: bool) -> *mut c_void {
     let Some(length) = to_map(size) else { return null_mut() };
     if length <= SPARE_BYTES {
-        if let Some(pages) = SPARE.lock().take(length) {
+        let spare = SPARE.lock().take(length);
+        if let Some(pages) = spare {
             // SAFETY: a mapping of this length, which is nobody's.
             return unsafe {
                 let block = in_pages(pages as *mut c_void, length);

@@ -1,8 +1,8 @@
 //! PullImage: from a registry into containerd, one mechanism for the daemon and for `cricket pull`.
 //!
 //! ```text
-//! lease → resolve → documents → layers, a few at a time ──┐
-//!                                lowest first: unpack ◀───┘ → records → lease gone
+//!                 ┌▶ layers, a few at a time ──┐
+//! lease → resolve ┴▶ documents → lowest first: unpack → records → lease gone
 //! ```
 //!
 //! What an attempt that failed on its way here has fetched stays under its lease, and the next one goes on from there.
