@@ -45,7 +45,7 @@ vm-test: ## a whole node in virtual machines: cgroup v2, systemd, AppArmor; ONLY
 	tools/setup.sh vm && $(MAKE) build
 	tests/vm/run.sh
 
-torture: ## clients that never rest and a cricket that is killed under them; ROUNDS=n, SEED=n, CONTAINERD=1.6 or 2; as root
+torture: ## clients that never rest and a cricket that is killed under them; ROUNDS=n, SEED=n, EVERY=n, CONTAINERD=1.6 or 2; as root
 	tools/setup.sh node
 	tools/torture.sh
 
