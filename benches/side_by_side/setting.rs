@@ -124,6 +124,7 @@ impl Setting {
             format!("containerd  {}", said(Command::new(program("containerd")).arg("--version"))?),
             format!("runtime     {}", said(Command::new(runtime).arg("--version"))?),
             format!("shim        {}", self.shim.as_deref().unwrap_or("cricket's own beside containerd's runc-v2")),
+            "garbage     as rarely as dist/containerd.toml has it beside as containerd does it by itself".to_owned(),
             format!("kernel      {}", kernel.trim()),
             format!("processors  {}", std::thread::available_parallelism().context("count processors")?),
         ])

@@ -7,6 +7,7 @@ use cricket::containerd::Client;
 use cricket::error::{Context, Result};
 use cricket_proto::runtime::{ContainerConfig, PodSandboxConfig};
 
+use crate::containerd::Flavour;
 use crate::cri::{container, pod_config_in, Cri};
 use crate::group::Group;
 use crate::interrupt;
@@ -18,6 +19,15 @@ use crate::shell;
 
 /// A container that ends when it is asked to, and does nothing until then.
 const POLITE: &str = "trap 'exit 0' TERM; sleep 100000 & wait";
+
+/// What a user of cricket gives containerd to read.
+const DIST: &str = include_str!("../../dist/containerd.toml");
+
+/// How often containerd looks for garbage, as that file says. The peer's does as containerd itself thinks best.
+fn as_installed(_: &Flavour, _: &Path) -> String {
+    let begin = DIST.find("[plugins.").expect("it has one table");
+    DIST[begin..].to_owned()
+}
 
 /// A node under measurement.
 pub struct Side {
@@ -41,10 +51,10 @@ pub struct Pod {
 }
 
 impl Side {
-    /// cricket on a containerd of its own; `top` is what its configuration says besides where things are.
+    /// cricket on a containerd of its own, as docs/operations.md has both installed; `top` is what its configuration says besides where things are.
     pub fn cricket(setting: &Setting, top: &str) -> Result<Side> {
-        let tuning =
-            Tuning { log_level: "info", top: top.to_owned(), runc: setting.handler(), containerd: setting.flavour() };
+        let containerd = Flavour { tables: Some(as_installed), ..setting.flavour() };
+        let tuning = Tuning { log_level: "info", top: top.to_owned(), runc: setting.handler(), containerd };
         let group = Group::new("cricket")?;
         let node = Node::start_as(tuning);
         group.adopt(node.containerd.pid())?;
