@@ -212,7 +212,7 @@ impl Body {
     fn finish(mut self) {
         if self.is_measured {
             // There is no more; if there is, the connection is closed.
-            self.bytes.read(&mut [0]).ok();
+            self.bytes.read_exact(&mut [0]).ok();
         }
     }
 }
