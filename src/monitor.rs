@@ -9,6 +9,7 @@ use crate::call::Call;
 use crate::container;
 use crate::containerd::{Event, EventStream, Next, Plugin};
 use crate::error::{Context, Error, Kind, Result};
+use crate::host;
 use crate::image;
 use crate::recover;
 use crate::runtime::Runtime;
@@ -106,6 +107,9 @@ impl Shared {
         let own = rt.clone();
         // Beside the recovery: it takes as long as starting a program.
         hand_over(&rt.workers, "features", move || own.learn_features());
+        let own = rt.clone();
+        // So does this, and the first pods after a boot would wait for it.
+        hand_over(&rt.workers, "apparmor", move || host::profiles::load_ahead(&own.host.facts));
         // It writes: what an earlier daemon asked containerd to write is written before it, so that we see all of it.
         rt.containerd.ensure_namespace(&call)?;
         let mut events = rt.containerd.subscribe()?;

@@ -13,7 +13,7 @@ use crate::call::Call;
 use crate::error::{Context, Error, Kind, Result};
 use crate::flights::Flights;
 use crate::ids::SandboxId;
-use crate::oci::facts::{Arch, Profiles};
+use crate::oci::facts::{Arch, HostFacts, Profiles};
 use crate::oci::security::{self, Profile};
 use crate::oci::selinux::labels;
 use crate::oci::{apparmor, seccomp, Request};
@@ -95,6 +95,18 @@ fn list() -> Result<String> {
     fs::read_to_string(LOADED).map_err(|e| {
         Error::precondition(format!("read {LOADED}: {e}: AppArmor is on, but securityfs must be mounted to use it"))
     })
+}
+
+/// Has the kernel know the default AppArmor profile before the first container waits for it. Blocks until it is compiled, where
+/// that is to be done.
+pub fn load_ahead(facts: &HostFacts) {
+    if !facts.apparmor {
+        return;
+    }
+    if let Err(e) = ensure_default() {
+        // Who needs it tries again, and is told.
+        log::debug!("the AppArmor profile {}: {e}", apparmor::DEFAULT);
+    }
 }
 
 /// Has the kernel know the default profile. One that somebody else loaded under that name is theirs to choose.

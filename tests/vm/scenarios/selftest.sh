@@ -8,6 +8,8 @@ expect "the unit" "$(systemctl show --property Type,ActiveState,SubState --value
 pid=$(systemctl show --property MainPID --value cricket)
 expect "cricket's mount namespace" "$(readlink "/proc/$pid/ns/mnt")" "$(readlink /proc/1/ns/mnt)"
 
+until_true 60 "the AppArmor profile is there before the first container" \
+    grep -q '^cricket-default ' /sys/kernel/security/apparmor/profiles
 cricket selftest
 # systemd's own word for it: on cgroup v2 below systemd, the driver is systemd's without being told.
 journalctl --boot --output cat --no-pager | grep -q 'cri-containerd-.*\.scope\|libcontainer container' ||
