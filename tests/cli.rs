@@ -35,9 +35,14 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// A daemon in a folder of its own, ready.
 fn serve(folder: &Path) -> (Child, UnixDatagram) {
+    serve_by(&mut Command::new(CRICKET), folder)
+}
+
+/// The same, started by this program, which has its arguments.
+fn serve_by(program: &mut Command, folder: &Path) -> (Child, UnixDatagram) {
     let manager = UnixDatagram::bind(folder.join("notify")).expect("free");
     manager.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    let child = Command::new(CRICKET)
+    let child = program
         .args(["serve", "--log-level", "debug", "--config", "/dev/null"])
         .arg(format!("--socket={}", folder.join("run/c.sock").display()))
         .arg(format!("--root={}", folder.join("root").display()))
@@ -121,6 +126,22 @@ fn a_killed_daemon_does_not_hinder_the_next() {
     let (mut child, manager) = serve(&folder);
     assert_eq!(heard(&manager), "READY=1");
     signal(&child, "INT");
+    assert!(child.wait().expect("ends").success());
+    fs::remove_dir_all(&folder).expect("ours");
+}
+
+/// A library of a parent with many threads may have opened a file in just that moment, and the daemon lives for months.
+#[test]
+fn what_a_parent_left_open_is_closed() {
+    let folder = folder("inherited");
+    let mut parent = Command::new("sh");
+    parent.args(["-c", "exec 7</dev/zero; exec \"$0\" \"$@\"", CRICKET]);
+    let (mut child, manager) = serve_by(&mut parent, &folder);
+    assert_eq!(heard(&manager), "READY=1");
+    let open = fs::read_dir(format!("/proc/{}/fd", child.id())).expect("it lives").flatten();
+    let open: Vec<PathBuf> = open.filter_map(|fd| fs::read_link(fd.path()).ok()).collect();
+    assert!(open.len() > 3 && !open.contains(&"/dev/zero".into()), "{open:?}");
+    signal(&child, "TERM");
     assert!(child.wait().expect("ends").success());
     fs::remove_dir_all(&folder).expect("ours");
 }

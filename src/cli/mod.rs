@@ -19,6 +19,7 @@ use std::process::ExitCode;
 
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
+use crate::sys::reap;
 use arguments::{Command, Settings};
 
 /// The crate's version and, if known, the git revision.
@@ -73,7 +74,11 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Serve(settings) => serve::serve(&load(settings)?),
+        Command::Serve(settings) => {
+            // It lives long, and so would what is left open by who starts it.
+            reap::close_inherited();
+            serve::serve(&load(settings)?)
+        }
         Command::Config(settings) => print(&load(settings)?.to_toml()),
         Command::Import { file, name, settings } => import::import(&load(settings)?, &file, name.as_deref()),
         Command::Pull { image, auth_file, settings } => pull::pull(&load(settings)?, &image, auth_file.as_deref()),

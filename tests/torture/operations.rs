@@ -28,6 +28,14 @@ impl Client {
         self.look();
     }
 
+    /// Does so many things.
+    pub fn warm_up(&mut self, steps: usize) {
+        for _ in 0..steps {
+            self.step();
+        }
+        self.look();
+    }
+
     fn step(&mut self) {
         // Both are thrown in any case: what is next does not depend on what there is.
         let (what, which) = (self.dice.below(16), self.dice.below(1 << 20));

@@ -55,9 +55,7 @@ impl Rig {
         let mut rig = Rig { node, relay, cgroup, empty, held, lonely: HashMap::new(), tally: Tally::default() };
         let calm = Round { seed: setting.seed, number: u64::MAX, fault: None, acts: Vec::new() };
         let mut client = Client::new(&calm, 0, rig.node.dir(), &rig.cgroup, Arc::default());
-        for _ in 0..20 {
-            client.work(&AtomicBool::new(true));
-        }
+        client.warm_up(20);
         client.end();
         rig.held = Holdings::at_rest(rig.node.daemon_pid());
         rig
