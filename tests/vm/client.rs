@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::panic;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::abort;
 
 use std::thread::{scope, sleep};
@@ -277,6 +277,8 @@ fn clean(cri: &Cri, boot: &str) {
     });
     assert!(cri.pods().is_empty() && cri.containers().is_empty(), "all were removed");
     files().iter().for_each(|path| fs::remove_file(path).expect("ours"));
+    // A power cut before the next load tells anything would bring them back.
+    File::open(Path::new(TOLD).parent().expect("a folder")).and_then(|dir| dir.sync_all()).expect("on disk");
     let (pod, id) = cri.run(&format!("after-{boot}"), &format!("exit {CODE}"), |_| ());
     ended(cri, &id);
     cri.remove(&pod);
