@@ -51,7 +51,8 @@ pub struct Pod {
 }
 
 impl Side {
-    /// cricket on a containerd of its own, as docs/operations.md has both installed; `top` is what its configuration says besides where things are.
+    /// cricket on a containerd of its own, as docs/operations.md has both installed; `top` is what its configuration says
+    /// besides where things are.
     pub fn cricket(setting: &Setting, top: &str) -> Result<Side> {
         let containerd = Flavour { tables: Some(as_installed), ..setting.flavour() };
         let tuning = Tuning { log_level: "info", top: top.to_owned(), runc: setting.handler(), containerd };

@@ -108,10 +108,7 @@ impl Rig {
         self.node.end_daemon("KILL");
         self.node.start_daemon();
         self.await_recovery();
-        match traced {
-            Traced::Done(effects) if answer.is_ok() => effects,
-            other => panic!("nothing was in its way: {other:?}, {:?}", answer.err()),
-        }
+        undisturbed(traced, answer)
     }
 
     /// What a start does outside, in order, from the moment that containerd answers until it has recovered.
@@ -126,10 +123,7 @@ impl Rig {
             kill(containerd, Signal::SIGCONT).expect("let containerd go on");
             first_list(cri, PATIENCE)
         });
-        match traced {
-            Traced::Done(effects) if answer.is_ok() => effects,
-            other => panic!("nothing was in its way: {other:?}, {:?}", answer.err()),
-        }
+        undisturbed(traced, answer)
     }
 
     /// Lets the recovery from such an end meet its own end, after each of its effects. The verb, which has `effects`, is ended
@@ -199,6 +193,14 @@ impl Rig {
     fn last_shims_end(&self) {
         let left = await_clean(&self.node, &self.empty, Vec::new, 2 * PATIENCE);
         assert!(left.is_empty(), "left behind:\n  {}", left.join("\n  "));
+    }
+}
+
+/// The effects of what had nothing in its way.
+fn undisturbed<T>(traced: Traced, answer: Result<T>) -> Vec<String> {
+    match traced {
+        Traced::Done(effects) if answer.is_ok() => effects,
+        other => panic!("nothing was in its way: {other:?}, {:?}", answer.err()),
     }
 }
 

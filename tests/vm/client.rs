@@ -16,6 +16,7 @@ use std::time::Duration;
 use cricket::call::Call;
 use cricket::error::Result;
 use cricket::grpc::Peer;
+use cricket::store::record::sync_dir;
 use cricket_proto::methods::runtime_service as rpc;
 use cricket_proto::runtime as cri;
 use protobuf::MessageField;
@@ -278,7 +279,7 @@ fn clean(cri: &Cri, boot: &str) {
     assert!(cri.pods().is_empty() && cri.containers().is_empty(), "all were removed");
     files().iter().for_each(|path| fs::remove_file(path).expect("ours"));
     // A power cut before the next load tells anything would bring them back.
-    File::open(Path::new(TOLD).parent().expect("a folder")).and_then(|dir| dir.sync_all()).expect("on disk");
+    sync_dir(Path::new(TOLD).parent().expect("a folder")).expect("on disk");
     let (pod, id) = cri.run(&format!("after-{boot}"), &format!("exit {CODE}"), |_| ());
     ended(cri, &id);
     cri.remove(&pod);
