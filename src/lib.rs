@@ -33,6 +33,7 @@ pub mod cgroup;
 pub mod stdio;
 pub mod shim;
 pub mod shipped;
+pub mod extract;
 pub mod store;
 pub mod runtime;
 // verbs: one file per RPC

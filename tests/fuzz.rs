@@ -5,6 +5,8 @@ use std::path::Path;
 
 #[path = "../fuzz/bodies/headers.rs"]
 mod headers;
+#[path = "../fuzz/bodies/layer.rs"]
+mod layer;
 #[path = "../fuzz/bodies/shim.rs"]
 mod shim;
 #[path = "../fuzz/bodies/spdy.rs"]
@@ -52,6 +54,11 @@ fn keep(target: &str, run: fn(&[u8])) {
         }
         run(&input);
     }
+}
+
+#[test]
+fn layers() {
+    keep("layer", layer::run);
 }
 
 #[test]

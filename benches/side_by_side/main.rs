@@ -5,6 +5,8 @@
 //! `setting.rs` has the rest. A new experiment is a file here and a line in `EXPERIMENTS`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
+#[path = "../../tests/support/binary.rs"]
+mod binary;
 #[path = "../../tests/support/containerd.rs"]
 mod containerd;
 #[allow(dead_code, reason = "the tests use more of it")]

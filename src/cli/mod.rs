@@ -19,6 +19,7 @@ use std::process::ExitCode;
 
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
+use crate::extract;
 use crate::sys::reap;
 use arguments::{Command, Settings};
 
@@ -65,6 +66,10 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     // As pid 1 of a pod it should be as little of a process as possible: before anything else is set up.
     if arguments.peek().is_some_and(|first| first == "pause") {
         return exit(pause::pause().map(|()| ExitCode::SUCCESS), 1);
+    }
+    // Its parent is a daemon, and it gives up almost all that it has: nothing may be open or running yet.
+    if arguments.next_if(|first| first == extract::COMMAND).is_some() {
+        return exit(extract::run(arguments).map(|()| ExitCode::SUCCESS), 1);
     }
     match arguments::parse(arguments) {
         Ok(command) => exit(run(command), 1),

@@ -11,6 +11,7 @@ use crate::call::Call;
 use crate::config::Config;
 use crate::containerd::{Client, Containerd};
 use crate::error::{Context, Result};
+use crate::extract;
 use crate::image::pull::Puller;
 use crate::image::{load, Images};
 use crate::reference::Reference;
@@ -41,6 +42,7 @@ pub(super) fn pull(config: &Config, image: &str, auth_file: Option<&Path>) -> Re
         snapshotter: &config.containerd.snapshotter,
         pulls: &Arc::new(Pulls::new(image.max_downloads)),
         options: &Options { dirs: image.registry_dirs.clone(), progress_timeout: image.progress_timeout },
+        unpacker: Some(extract::SELF.into()),
         discard_unpacked_layers: image.discard_unpacked_layers,
         sole: false,
         report: Arc::new(move |step| progress.note(step)),

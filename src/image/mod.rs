@@ -21,6 +21,7 @@ mod publish;
 pub mod pull;
 pub mod remove;
 mod resolve;
+mod stage;
 pub mod status;
 #[cfg(test)]
 mod testing;

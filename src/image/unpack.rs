@@ -5,9 +5,10 @@ use super::fs_info::files_of;
 use super::labels;
 use super::load;
 use super::resolve::Layer;
+use super::stage::Staged;
 use super::Images;
 use crate::call::Call;
-use crate::containerd::{Mount, SnapshotRef};
+use crate::containerd::{Containerd, Labels, Mount, SnapshotRef};
 use crate::error::{Context, Error, Idempotent, Kind, Result};
 use crate::ids::random_hex;
 use crate::rollback::Rollback;
@@ -21,7 +22,7 @@ use crate::sys::durable::sync_filesystem;
 /// `NotFound` if its layers are not in containerd; what containerd says.
 pub fn ensure(at: &Images<'_>, call: &Call, image: &Image) -> Result<()> {
     let root = SnapshotRef { snapshotter: at.snapshotter, key: &image.chain_id };
-    if image.chain_id.is_empty() || exists(at, call, &root)? {
+    if image.chain_id.is_empty() || exists(at.containerd, call, &root)? {
         return Ok(());
     }
     let resolved = load::resolve(at.containerd, call, &image.target)?;
@@ -47,8 +48,9 @@ pub(super) fn unpack(at: &Images<'_>, call: &Call, layers: &[Layer], done: &dyn 
     let mut parent = "";
     for (number, (layer, name)) in layers.iter().zip(&chain).enumerate() {
         call.check()?;
-        if !exists(at, call, &SnapshotRef { snapshotter: at.snapshotter, key: name })? {
-            extract(at, call, layer, parent, name).with_context(|| format!("layer {}", layer.descriptor.digest))?;
+        if !exists(at.containerd, call, &SnapshotRef { snapshotter: at.snapshotter, key: name })? {
+            extract(at, call, layer, parent, name, None)
+                .with_context(|| format!("layer {}", layer.descriptor.digest))?;
         }
         done(number);
         parent = name;
@@ -56,9 +58,47 @@ pub(super) fn unpack(at: &Images<'_>, call: &Call, layers: &[Layer], done: &dyn 
     Ok(())
 }
 
-/// Makes snapshot `name` of `layer` on `parent`.
-pub(super) fn extract(at: &Images<'_>, call: &Call, layer: &Layer, parent: &str, name: &str) -> Result<()> {
-    let key = format!("extract-{} {name}", &random_hex()?[..16]);
+/// Makes snapshot `name` of `layer` on `parent`, with what was unpacked of it already, if that is so.
+pub(super) fn extract(
+    at: &Images<'_>,
+    call: &Call,
+    layer: &Layer,
+    parent: &str,
+    name: &str,
+    staged: Option<Staged>,
+) -> Result<()> {
+    if let Some(staged) = staged {
+        match staged.settle(at, call, parent, name) {
+            Ok(()) => return Ok(()),
+            Err(e) => log::info!("layer {}: containerd unpacks it: {e}", layer.descriptor.digest),
+        }
+        call.check()?;
+    }
+    on_snapshot(at, call, parent, name, |mounts| {
+        layer.check(&at.containerd.apply_layer(call, &layer.descriptor, mounts).context("unpack")?)
+    })
+}
+
+impl Layer {
+    /// # Errors
+    /// `InvalidArgument` if it was unpacked to something else than its diff id.
+    pub(super) fn check(&self, found: &str) -> Result<()> {
+        match found == self.diff_id {
+            true => Ok(()),
+            false => Err(Error::invalid(format!("it unpacks to {found}, but the configuration says {}", self.diff_id))),
+        }
+    }
+}
+
+/// Makes snapshot `name` on `parent` of what `fill` puts into it.
+pub(super) fn on_snapshot(
+    at: &Images<'_>,
+    call: &Call,
+    parent: &str,
+    name: &str,
+    fill: impl FnOnce(&[Mount]) -> Result<()>,
+) -> Result<()> {
+    let key = work_key(name)?;
     let work = SnapshotRef { snapshotter: at.snapshotter, key: &key };
     let labels = labels::of_snapshot(name);
     let mut undo = Rollback::new();
@@ -66,40 +106,52 @@ pub(super) fn extract(at: &Images<'_>, call: &Call, layer: &Layer, parent: &str,
     let mounts = match at.containerd.prepare_snapshot(call, &work, parent, &labels) {
         // Snapshotters that fetch layers by themselves answer so when they have it.
         Err(e) if e.kind() == Kind::AlreadyExists => {
-            return match exists(at, call, &SnapshotRef { snapshotter: at.snapshotter, key: name })? {
+            let snapshot = SnapshotRef { snapshotter: at.snapshotter, key: name };
+            return match exists(at.containerd, call, &snapshot)? {
                 true => Ok(()),
                 false => Err(e),
             };
         }
         mounts => mounts?,
     };
-    let found = at.containerd.apply_layer(call, &layer.descriptor, &mounts).context("unpack")?;
-    if found != layer.diff_id {
-        return Err(Error::invalid(format!("it unpacks to {found}, but the configuration says {}", layer.diff_id)));
-    }
+    fill(&mounts)?;
     keep(&mounts)?;
-    match at.containerd.commit_snapshot(call, &work, name, &labels) {
-        // Somebody was faster; what we have made goes away.
-        Err(e) if e.kind() == Kind::AlreadyExists => Ok(()),
-        committed => {
-            committed?;
-            undo.commit();
-            Ok(())
-        }
+    if commit(at, call, &work, name, &labels)? {
+        undo.commit();
     }
+    Ok(())
+}
+
+/// Commits `work` as `name`; false if somebody was faster, and what was made is to go away.
+pub(super) fn commit(
+    at: &Images<'_>,
+    call: &Call,
+    work: &SnapshotRef<'_>,
+    name: &str,
+    labels: &Labels,
+) -> Result<bool> {
+    match at.containerd.commit_snapshot(call, work, name, labels) {
+        Err(e) if e.kind() == Kind::AlreadyExists => Ok(false),
+        committed => committed.map(|()| true),
+    }
+}
+
+/// The key of a snapshot in which `name` is in the making.
+pub(super) fn work_key(name: &str) -> Result<String> {
+    Ok(format!("extract-{} {name}", &random_hex()?[..16]))
 }
 
 /// What was unpacked is on the disk when this returns. The record of a snapshot is, and nobody unpacks a second time what
 /// has one: after a power cut it would be there for good, with empty files.
-fn keep(mounts: &[Mount]) -> Result<()> {
+pub(super) fn keep(mounts: &[Mount]) -> Result<()> {
     // Of other kinds of snapshotters we do not know where their files are, nor of one that we do not see.
     let Some(files) = files_of(mounts).filter(|files| files.exists()) else { return Ok(()) };
     sync_filesystem(&files).with_context(|| format!("write out {}", files.display()))
 }
 
 /// Whether there is such a snapshot.
-pub(super) fn exists(at: &Images<'_>, call: &Call, snapshot: &SnapshotRef<'_>) -> Result<bool> {
-    match at.containerd.snapshot(call, snapshot) {
+pub(super) fn exists(containerd: &dyn Containerd, call: &Call, snapshot: &SnapshotRef<'_>) -> Result<bool> {
+    match containerd.snapshot(call, snapshot) {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == Kind::NotFound => Ok(false),
         Err(e) => Err(e),
@@ -132,7 +184,7 @@ mod tests {
         let (at, call) = (node.images(), Call::unbounded());
         unpack(&at, &call, std::slice::from_ref(&layer), &|_| ()).unwrap();
         // As if it had not been there when we looked.
-        extract(&at, &call, &layer, "", &layer.diff_id).unwrap();
+        extract(&at, &call, &layer, "", &layer.diff_id, None).unwrap();
         assert_eq!(node.left("snapshot"), [layer.diff_id.as_str()]);
         let calls = node.fake.calls().len();
         unpack(&at, &call, &[layer], &|_| ()).unwrap();

@@ -12,6 +12,7 @@ use super::pull::Puller;
 use super::{fs_info, list, remove, status, Images};
 use crate::call::Call;
 use crate::error::Result;
+use crate::extract;
 use crate::reference::Reference;
 use crate::registry::{Credentials, Options};
 use crate::runtime::Runtime;
@@ -57,6 +58,7 @@ pub fn pull_image(rt: &Runtime, call: &Call, request: PullImageRequest) -> Resul
         snapshotter: rt.config.snapshotter(handler),
         pulls: &rt.pulls,
         options: &options,
+        unpacker: Some(extract::SELF.into()),
         discard_unpacked_layers: config.discard_unpacked_layers,
         sole: true,
         report: Arc::new(|_| ()),

@@ -218,7 +218,8 @@ impl<'a> Copier<'a> {
         if !facts.file_type().is_symlink() {
             fs::set_permissions(into, Permissions::from_mode(facts.mode() & 0o7777)).context("change the mode")?;
         }
-        inode::set_times(into, facts).context("change the times")
+        let (accessed, changed) = ((facts.atime(), facts.atime_nsec()), (facts.mtime(), facts.mtime_nsec()));
+        inode::set_times(into, accessed, changed).context("change the times")
     }
 
     fn target(&self, at: &Path) -> PathBuf {

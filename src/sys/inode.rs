@@ -1,9 +1,8 @@
 //! What the standard library cannot do to an inode: special files, the times of a link, and where a file has data.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::{c_path, check};
@@ -15,13 +14,12 @@ pub fn make_special(path: &Path, mode: u32, device: u64) -> io::Result<()> {
     check(unsafe { libc::mknod(path.as_ptr(), mode, device) }).map(drop)
 }
 
-/// Gives `path`, a symbolic link itself, the times of access and change that `facts` has.
-pub fn set_times(path: &Path, facts: &Metadata) -> io::Result<()> {
+/// Gives `path`, a symbolic link itself, these times of access and of change: seconds since 1970 and nanoseconds.
+pub fn set_times(path: &Path, accessed: (i64, i64), changed: (i64, i64)) -> io::Result<()> {
     let path = c_path(path)?;
     // SAFETY: timespec is plain data for which all zeroes is a value.
     let mut times: [libc::timespec; 2] = unsafe { std::mem::zeroed() };
-    let values = [(facts.atime(), facts.atime_nsec()), (facts.mtime(), facts.mtime_nsec())];
-    for (time, (seconds, nanoseconds)) in times.iter_mut().zip(values) {
+    for (time, (seconds, nanoseconds)) in times.iter_mut().zip([accessed, changed]) {
         (time.tv_sec, time.tv_nsec) = (seconds, nanoseconds as _);
     }
     // SAFETY: the path is NUL-terminated, and `times` are the two that the call reads.

@@ -2,6 +2,8 @@
 
 #[cfg(not(cricket_shim))]
 pub mod c_core;
+#[cfg(not(cricket_shim))]
+pub mod confine;
 pub mod copy;
 pub mod descriptors;
 pub mod durable;

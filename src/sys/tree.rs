@@ -121,7 +121,7 @@ fn directory(path: &Path) -> io::Result<File> {
 }
 
 /// A name of an open directory, which stays true wherever it is moved to.
-pub(super) fn place(dir: &File) -> PathBuf {
+pub fn place(dir: &File) -> PathBuf {
     format!("/proc/self/fd/{}", dir.as_raw_fd()).into()
 }
 

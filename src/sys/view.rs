@@ -1,6 +1,7 @@
 //! The content of a snapshot, mounted read-only for everybody, and paths in it that do not lead out of it.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,13 @@ pub fn directory_inside(root: &Path, path: &Path) -> Result<PathBuf> {
     })?;
     let name = format!("/proc/self/fd/{}", opened.as_raw_fd());
     std::fs::read_link(&name).with_context(|| format!("read {name}"))
+}
+
+/// Opens what `path` of the tree at `root` is, as a name only (`O_PATH`), with links followed as [`directory_inside`] does.
+/// Needs Linux 5.6.
+pub fn open_inside(root: &Path, path: &Path) -> io::Result<File> {
+    let root = File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_PATH).open(root)?;
+    inside::open(root.as_fd(), path, libc::O_PATH)
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //! collection agrees.
 
 mod archives;
+#[path = "../support/binary.rs"]
+mod binary;
 #[path = "../support/certificate.rs"]
 mod certificate;
 mod faults;
@@ -11,7 +13,9 @@ mod pull;
 mod registry;
 #[path = "../support/containerd.rs"]
 mod support;
+mod tape;
 mod tokens;
+mod unpack;
 
 use std::collections::BTreeMap;
 use std::fs;

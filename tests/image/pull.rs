@@ -1,11 +1,12 @@
 //! Pulls from Debian's docker-registry into a real containerd.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cricket::call::Call;
 use cricket::containerd::Containerd;
 use cricket::error::{Kind, Result};
 use cricket::image::pull::Puller;
@@ -14,6 +15,7 @@ use cricket::registry::{Credentials, Options};
 use cricket::store::pulls::Pulls;
 use cricket_proto::runtime::AuthConfig;
 
+use crate::binary::binary;
 use crate::certificate::certificate;
 use crate::registry::{noise, Layer, Registry};
 use crate::tokens::TokenServer;
@@ -35,20 +37,41 @@ impl Node {
         credentials: &Credentials,
         dirs: &[&Path],
     ) -> Result<String> {
-        let client = cricket::containerd::Client::new(&self.private.socket()).expect("a socket");
-        let containerd: Arc<dyn Containerd> = Arc::new(client);
         let dirs = dirs.iter().map(|dir| dir.to_path_buf()).collect();
+        self.pull_with(&call(), name, credentials, Options { dirs, progress_timeout }, binary())
+    }
+
+    /// From a registry of the test's own; this program unpacks.
+    pub fn pull_by(&self, unpacker: PathBuf, name: &str) -> Result<String> {
+        self.pull_by_within(&call(), unpacker, name)
+    }
+
+    pub fn pull_by_within(&self, call: &Call, unpacker: PathBuf, name: &str) -> Result<String> {
+        let options = Options { dirs: Vec::new(), progress_timeout: Duration::from_secs(20) };
+        self.pull_with(call, name, &nobody(), options, unpacker)
+    }
+
+    fn pull_with(
+        &self,
+        call: &Call,
+        name: &str,
+        credentials: &Credentials,
+        options: Options,
+        unpacker: PathBuf,
+    ) -> Result<String> {
+        let client = cricket::containerd::Client::new(&self.private.socket()).expect("a socket");
         let puller = Puller {
-            containerd,
+            containerd: Arc::new(client),
             store: &self.store,
             snapshotter: "overlayfs",
             pulls: &Arc::new(Pulls::new(3)),
-            options: &Options { dirs, progress_timeout },
+            options: &options,
+            unpacker: Some(unpacker),
             discard_unpacked_layers: false,
             sole: true,
             report: Arc::new(|_| ()),
         };
-        puller.pull(&call(), &Reference::parse(name).expect(name), credentials)
+        puller.pull(call, &Reference::parse(name).expect(name), credentials)
     }
 }
 

@@ -5,6 +5,8 @@
 
 #[path = "../support/archive.rs"]
 mod archive;
+#[path = "../support/binary.rs"]
+mod binary;
 #[allow(dead_code, reason = "others use more of it")]
 #[path = "../support/census.rs"]
 mod census;

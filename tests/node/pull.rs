@@ -75,4 +75,6 @@ fn a_large_layer_costs_little_memory() {
     let after = Holdings::at_rest(pid).rss_bytes;
     println!("resident before {before}, peak {peak}, after {after}: grown by {}", peak.saturating_sub(before));
     assert!(peak.saturating_sub(before) < GROWTH, "{} bytes", peak - before);
+    let log = fs::read_to_string(node.dir().join("cricket.log")).expect("the log");
+    assert!(log.contains("unpacked while it was fetched"), "{log}");
 }

@@ -8,6 +8,8 @@
 //! `EVERY=n` tries each n-th effect only, from a start that `SEED` gives; 1 is all.
 #![allow(clippy::print_stdout, reason = "how many effects there were")]
 
+#[path = "../support/binary.rs"]
+mod binary;
 #[allow(dead_code, reason = "others use more of it")]
 #[path = "../support/census.rs"]
 mod census;

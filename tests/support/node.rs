@@ -1,7 +1,6 @@
 //! A node of the test's own: a private containerd, cricket's binary before it, a pod network, an image with a shell.
 #![allow(clippy::print_stderr, reason = "the only voice of a destructor")]
 
-use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use cricket::containerd::Client;
 
+pub use crate::binary::binary;
 use crate::containerd::{Flavour, PrivateContainerd};
 use crate::cri::Cri;
 use crate::network::{Network, PLUGIN_DIRS};
@@ -47,19 +47,6 @@ pub struct Node {
     pub gateway: String,
     /// A client of the daemon's socket.
     pub cri: Cri,
-}
-
-/// The daemon under test: what CRICKET_BIN names, else the product of `make build`.
-pub fn binary() -> PathBuf {
-    if let Some(path) = env::var_os("CRICKET_BIN") {
-        let path = PathBuf::from(path);
-        assert!(path.is_file(), "CRICKET_BIN={}: there is no such file", path.display());
-        return path;
-    }
-    let target = format!("target/{}-unknown-linux-musl/release/cricket", env::consts::ARCH);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(target);
-    assert!(path.is_file(), "{} is missing: run `make build` first, or set CRICKET_BIN", path.display());
-    path
 }
 
 /// Waits until `check` is true; panics, naming `what`, if it never is.

@@ -10,6 +10,8 @@
 //! the machine makes of them varies.
 #![allow(clippy::print_stdout, reason = "the seed, and how far it is")]
 
+#[path = "../support/binary.rs"]
+mod binary;
 #[allow(dead_code, reason = "others use more of it")]
 #[path = "../support/census.rs"]
 mod census;

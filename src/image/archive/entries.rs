@@ -8,10 +8,9 @@ use std::os::unix::fs::FileExt;
 use tar::{EntryType, Header};
 
 use crate::error::{Context, Error, Result};
+use crate::extract::header::{self, Extension};
 
-const BLOCK: u64 = 512;
-/// Long names and extended headers are held in memory.
-const MAX_EXTENSION_BYTES: u64 = 64 << 10;
+const BLOCK: u64 = header::BLOCK as u64;
 /// An image archive has a handful of entries per layer.
 const MAX_ENTRIES: usize = 100_000;
 /// `docker save` once wrote a repeated layer as a link to the first.
@@ -33,14 +32,6 @@ pub struct Entries {
     links: HashMap<String, String>,
 }
 
-/// What extension headers say of the entry after them.
-#[derive(Default)]
-struct Extension {
-    path: Option<String>,
-    link: Option<String>,
-    bytes: Option<u64>,
-}
-
 impl Entries {
     /// Reads all headers of an uncompressed tar file.
     ///
@@ -53,10 +44,7 @@ impl Entries {
         let mut at = 0;
         while let Some(header) = entries.header(at, length)? {
             let own = header.entry_size().map_err(|e| bad(at, format!("size: {e}")))?;
-            let is_extension = matches!(
-                header.entry_type(),
-                EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader | EntryType::XGlobalHeader
-            );
+            let is_extension = header::is_extension(header.entry_type());
             let bytes = if is_extension { own } else { extension.bytes.unwrap_or(own) };
             let extent = Extent { offset: at + BLOCK, bytes };
             let next = bytes.checked_next_multiple_of(BLOCK).and_then(|padded| extent.offset.checked_add(padded));
@@ -78,60 +66,30 @@ impl Entries {
         if at >= length && at > 0 {
             return Ok(None);
         }
-        let mut header = Header::new_old();
+        let mut block = [0; header::BLOCK];
         self.file
-            .read_exact_at(header.as_mut_bytes(), at)
+            .read_exact_at(&mut block, at)
             .map_err(|_| bad(at, "the archive is cut off within this header, or is no tar file"))?;
-        let block = header.as_bytes();
-        if block.iter().all(|&b| b == 0) {
-            return Ok(None);
-        }
-        let sum: u32 = block[..148].iter().chain(&block[156..]).map(|&b| u32::from(b)).sum::<u32>() + 8 * 32;
-        match header.cksum() {
-            Ok(expected) if expected == sum => Ok(Some(header)),
-            _ => Err(bad(at, "no tar header (not a tar file, or a damaged one)")),
-        }
+        header::read(block).map_err(|e| bad(at, e))
     }
 
     fn extend(&self, header: &Header, extent: Extent, extension: &mut Extension) -> Result<()> {
-        if extent.bytes > MAX_EXTENSION_BYTES {
+        if extent.bytes > header::MAX_EXTENSION_BYTES {
             return Err(Error::invalid(format!("an extended header of {} bytes", extent.bytes)));
         }
         let mut body = Vec::new();
         self.read(extent).read_to_end(&mut body).context("read an extended header")?;
-        match header.entry_type() {
-            EntryType::GNULongName => extension.path = Some(text(&body)?),
-            EntryType::GNULongLink => extension.link = Some(text(&body)?),
-            EntryType::XHeader => {
-                for record in tar::PaxExtensions::new(&body) {
-                    let record = record.map_err(|e| Error::invalid(format!("extended header: {e}")))?;
-                    let value = || text(record.value_bytes());
-                    match record.key_bytes() {
-                        b"path" => extension.path = Some(value()?),
-                        b"linkpath" => extension.link = Some(value()?),
-                        b"size" => {
-                            let size = value()?.parse();
-                            extension.bytes = Some(size.map_err(|e| Error::invalid(format!("extended size: {e}")))?);
-                        }
-                        key if key.starts_with(b"GNU.sparse.") => return Err(sparse()),
-                        _ => {}
-                    }
-                }
-            }
-            // Defaults for all that follow: times and owners, nothing that we look at.
-            _ => {}
-        }
-        Ok(())
+        extension.add(header.entry_type(), &body)
     }
 
     fn add(&mut self, header: &Header, extent: Extent, extension: Extension) -> Result<()> {
         if self.files.len() + self.links.len() >= MAX_ENTRIES {
             return Err(Error::invalid(format!("more than {MAX_ENTRIES} entries")));
         }
-        let typed = extension.path.map_or_else(|| text(&header.path_bytes()), Ok)?;
+        let typed = extension.path.map_or_else(|| text(&header.path_bytes()), |path| text(&path))?;
         let name = inside("", &typed)?;
         let link = || match extension.link {
-            Some(link) => Ok(link),
+            Some(link) => text(&link),
             None => text(&header.link_name_bytes().unwrap_or_default()),
         };
         match header.entry_type() {
@@ -147,7 +105,7 @@ impl Entries {
                 let to = inside(folder, &link()?)?;
                 self.links.insert(name, to);
             }
-            EntryType::GNUSparse => return Err(sparse()),
+            EntryType::GNUSparse => return Err(header::sparse()),
             // Directories, and what else no image archive has.
             _ => {}
         }
@@ -222,10 +180,6 @@ fn inside(folder: &str, name: &str) -> Result<String> {
 fn text(bytes: &[u8]) -> Result<String> {
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
     String::from_utf8(bytes.to_vec()).map_err(|_| Error::invalid("a name that is not UTF-8"))
-}
-
-fn sparse() -> Error {
-    Error::invalid("sparse entries are not supported (pack it without --sparse)")
 }
 
 fn bad(at: u64, what: impl std::fmt::Display) -> Error {

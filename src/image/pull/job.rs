@@ -1,14 +1,16 @@
 //! The layers of one pull, fetched by threads that all pulls share.
 
+use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
-use super::origin::{self, FromRegistry, Remote};
+use super::origin::{self, Both, FromRegistry, Remote};
 use super::{Puller, Report, Step};
 use crate::call::{Call, Watch};
 use crate::containerd::{Containerd, Content, Descriptor, Labels};
 use crate::error::{Context, Error, Result};
-use crate::image::resolve::Resolved;
+use crate::image::resolve::{Layer, Resolved};
+use crate::image::stage::{Staged, Stager, Staging};
 use crate::registry::Session;
 use crate::store::pulls::Pulls;
 use crate::sync::{Condvar, Mutex};
@@ -27,6 +29,10 @@ struct Shared {
     labels: Labels,
     report: Report,
     wrote: Arc<AtomicBool>,
+    layers: Vec<Layer>,
+    /// The names of their snapshots.
+    chain: Vec<String>,
+    stager: Option<Stager>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -35,6 +41,8 @@ struct Shared {
 struct State {
     /// By layer: it is here.
     here: Vec<bool>,
+    /// By layer: it is unpacked, and waits for those below.
+    staged: HashMap<usize, Staged>,
     running: usize,
     /// What is still queued does nothing any more.
     over: bool,
@@ -60,12 +68,15 @@ impl Job {
             labels: labels.clone(),
             report: puller.report.clone(),
             wrote,
+            layers: image.layers.clone(),
+            chain: image.chain_ids(),
+            stager: Stager::new(&puller.containerd, puller.snapshotter, puller.unpacker.as_deref()),
             state: Mutex::new(State { here, ..State::default() }),
             changed: Condvar::new(),
         });
-        for (n, layer) in image.layers.iter().enumerate().skip(skipped) {
-            let (own, descriptor) = (shared.clone(), layer.descriptor.clone());
-            if let Err(e) = puller.pulls.fetchers.submit("fetch", move || own.run(n, descriptor)) {
+        for n in skipped..image.layers.len() {
+            let own = shared.clone();
+            if let Err(e) = puller.pulls.fetchers.submit("fetch", move || own.run(n)) {
                 shared.fail(e);
             }
         }
@@ -95,6 +106,11 @@ impl Job {
         }
     }
 
+    /// What was unpacked of a layer that is here.
+    pub(super) fn take_staged(&self, n: usize) -> Option<Staged> {
+        self.shared.state.lock().staged.remove(&n)
+    }
+
     /// Ends it and returns what made a layer fail. Blocks until no thread works for it; unless all went well, they are
     /// broken off.
     pub(super) fn end(self, well: bool) -> Option<Error> {
@@ -107,6 +123,10 @@ impl Job {
         while state.running > 0 {
             state = self.shared.changed.wait(state);
         }
+        let unused = std::mem::take(&mut state.staged);
+        drop(state);
+        // Its snapshots go.
+        drop(unused);
         // What they say of being broken off is no news.
         failed
     }
@@ -114,7 +134,8 @@ impl Job {
 
 impl Shared {
     /// One layer, on a thread of the pool.
-    fn run(&self, n: usize, layer: Descriptor) {
+    fn run(&self, n: usize) {
+        let Some(layer) = self.layers.get(n) else { return };
         {
             let mut state = self.state.lock();
             if state.over || self.call.check().is_err() {
@@ -124,10 +145,12 @@ impl Shared {
         }
         // Also when it panics.
         let _running = Running(self);
-        match self.fetch(n, &layer).with_context(|| format!("layer {}", layer.digest)) {
-            Ok(()) => {
+        match self.fetch(n, layer).with_context(|| format!("layer {}", layer.descriptor.digest)) {
+            Ok(staged) => {
                 (self.report)(Step::Fetched { layer: n });
-                if let Some(here) = self.state.lock().here.get_mut(n) {
+                let mut state = self.state.lock();
+                state.staged.extend(staged.map(|staged| (n, staged)));
+                if let Some(here) = state.here.get_mut(n) {
                     *here = true;
                 }
             }
@@ -135,21 +158,34 @@ impl Shared {
         }
     }
 
-    fn fetch(&self, n: usize, layer: &Descriptor) -> Result<()> {
+    /// Fetches a layer, and unpacks it meanwhile if that is worth it.
+    fn fetch(&self, n: usize, layer: &Layer) -> Result<Option<Staged>> {
+        let Descriptor { digest, size_bytes, .. } = &layer.descriptor;
         // Whatever waits in it is woken by itself.
         let (call, _watch) = self.call.branch();
-        let _turn = self.pulls.blobs.take(&call, &layer.digest)?;
-        let content =
-            Content { digest: layer.digest.clone(), size_bytes: layer.size_bytes, labels: self.labels.clone() };
+        let _turn = self.pulls.blobs.take(&call, digest)?;
+        let content = Content { digest: digest.clone(), size_bytes: *size_bytes, labels: self.labels.clone() };
         let (session, report) = (self.session.clone(), self.report.clone());
-        let mut source = Remote::new(session, layer.clone(), n, report, self.wrote.clone());
+        let mut source = Remote::new(session, layer.descriptor.clone(), n, report, self.wrote.clone());
         // The name that containerd's own tools use: what one of them has begun is gone on with.
-        let reference = format!("layer-{}", layer.digest);
-        let written = origin::write(&*self.containerd, &call, &reference, &content, &mut source);
+        let reference = format!("layer-{digest}");
+        let mut both = Both { remote: &mut source, begin: &|| self.stage(&call, n, layer), staging: None };
+        let written = origin::write(&*self.containerd, &call, &reference, &content, &mut both);
+        let staging = both.staging;
         match source.failure() {
-            Some(e) => Err(e).for_registry(),
-            None => written,
+            Some(e) => Err(e).for_registry()?,
+            None => written?,
         }
+        staging.map_or(Ok(None), |staging| staging.finish(layer))
+    }
+
+    /// Begins to unpack a layer of which nothing is here yet.
+    fn stage(&self, call: &Call, n: usize, layer: &Layer) -> Option<Staging> {
+        let begun = self.stager.as_ref()?.begin(call, layer, n, &self.chain);
+        begun.unwrap_or_else(|e| {
+            log::info!("layer {}: containerd unpacks it: {e}", layer.descriptor.digest);
+            None
+        })
     }
 
     /// The first failure ends all.

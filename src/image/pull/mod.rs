@@ -13,6 +13,7 @@ mod origin;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::document;
@@ -75,6 +76,8 @@ pub struct Puller<'a> {
     pub pulls: &'a Arc<Pulls>,
     /// How to reach registries.
     pub options: &'a Options,
+    /// The cricket that unpacks layers while they are fetched; without one containerd does, afterwards.
+    pub unpacker: Option<PathBuf>,
     /// containerd may drop layers once they are unpacked.
     pub discard_unpacked_layers: bool,
     /// Go on from earlier attempts at the same image, and leave one to go on from: for the daemon, of which there is one.
@@ -178,7 +181,7 @@ impl Puller<'_> {
             return Ok(0);
         }
         for (n, name) in image.chain_ids().iter().enumerate().rev() {
-            if exists(&self.images(), call, &SnapshotRef { snapshotter: self.snapshotter, key: name })? {
+            if exists(&*self.containerd, call, &SnapshotRef { snapshotter: self.snapshotter, key: name })? {
                 return Ok(n + 1);
             }
         }
@@ -189,7 +192,7 @@ impl Puller<'_> {
     fn unpack(&self, call: &Call, image: &Resolved, job: &Job) -> Result<()> {
         let (at, chain) = (self.images(), image.chain_ids());
         let whole = match chain.last() {
-            Some(last) => exists(&at, call, &SnapshotRef { snapshotter: self.snapshotter, key: last })?,
+            Some(last) => exists(&*self.containerd, call, &SnapshotRef { snapshotter: self.snapshotter, key: last })?,
             None => true,
         };
         let mut parent = "";
@@ -198,8 +201,8 @@ impl Puller<'_> {
             if !whole {
                 let key = SnapshotRef { snapshotter: self.snapshotter, key: name };
                 let _turn = self.pulls.chains.take(call, name)?;
-                if !exists(&at, call, &key)? {
-                    extract(&at, call, layer, parent, name)
+                if !exists(&*self.containerd, call, &key)? {
+                    extract(&at, call, layer, parent, name, job.take_staged(n))
                         .with_context(|| format!("layer {}", layer.descriptor.digest))?;
                 }
             }

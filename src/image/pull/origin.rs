@@ -10,6 +10,7 @@ use crate::call::Call;
 use crate::containerd::{Containerd, Content, Descriptor, Source};
 use crate::error::{Error, Kind, Result};
 use crate::image::resolve::Blobs;
+use crate::image::stage::Staging;
 use crate::reference::Reference;
 use crate::registry::{Blob, Session};
 use crate::sync::{Condvar, Mutex};
@@ -125,6 +126,37 @@ impl Read for Counting<'_> {
             self.bytes += n as u64;
             self.wrote.store(true, Ordering::Release);
             (self.report)(Step::Fetching { layer: self.layer, bytes: self.bytes });
+        }
+        Ok(n)
+    }
+}
+
+/// A layer that goes to two: to who asked for it, and to who unpacks it meanwhile.
+pub(super) struct Both<'a> {
+    pub(super) remote: &'a mut Remote,
+    /// Begins to unpack it.
+    pub(super) begin: &'a dyn Fn() -> Option<Staging>,
+    pub(super) staging: Option<Staging>,
+}
+
+impl Source for Both<'_> {
+    fn after(&mut self, offset: u64) -> io::Result<Box<dyn Read + '_>> {
+        // What an earlier attempt has left in containerd cannot be had from there yet.
+        self.staging = (offset == 0).then(self.begin).flatten();
+        Ok(Box::new(Forked { from: self.remote.after(offset)?, staging: &mut self.staging }))
+    }
+}
+
+struct Forked<'a> {
+    from: Box<dyn Read + 'a>,
+    staging: &'a mut Option<Staging>,
+}
+
+impl Read for Forked<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = self.from.read(into)?;
+        if let Some(staging) = self.staging {
+            staging.write(&into[..n]);
         }
         Ok(n)
     }

@@ -69,6 +69,7 @@ impl World {
             snapshotter: "overlayfs",
             pulls: &self.pulls,
             options: &self.options,
+            unpacker: None,
             discard_unpacked_layers: self.discard,
             sole: true,
             report: Arc::new(|_| ()),

@@ -1,0 +1,21 @@
+//! A layer's tar onto a directory while it is fetched, by a process that has nothing but that directory.
+//!
+//! ```text
+//! daemon:  bytes ──▶ containerd's content store
+//!            └────▶ pipe ──▶ [ uncompress → hash → entries → files ] ──▶ diff id
+//! ```
+//!
+//! Whoever made the layer may have wanted to get out: the process has the directory for its root, no descriptor but its
+//! three pipes, and only those capabilities that making files takes. If it fails, for whatever reason, containerd unpacks.
+
+mod adopt;
+mod child;
+pub mod header;
+mod process;
+pub mod stream;
+mod tree;
+
+pub use adopt::adopt;
+pub use child::run;
+pub use process::{Compression, Unpacked, Unpacker, COMMAND, SELF};
+pub use tree::Onto;

@@ -1,0 +1,240 @@
+//! Entries of a layer onto a directory, in the way of containerd's own differ for overlay snapshots.
+//!
+//! The directory is the root of who works here (see [`confine`](crate::sys::confine)): whatever a name or a link says, it
+//! leads to nothing else. What a layer seldom has, and two programs might understand in two ways, is refused: containerd
+//! unpacks it then.
+
+use std::collections::HashSet;
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::{self, BufRead};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{lchown, symlink, DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::header::Moment;
+use super::stream::{Entry, Make, Stream};
+use crate::error::{Context, Error, Result};
+use crate::sys::{inode, xattr};
+
+/// What begins so says that something of a lower layer is gone.
+const WHITEOUT: &[u8] = b".wh.";
+/// Behind [`WHITEOUT`]: all of a directory is.
+const OPAQUE: &[u8] = b".wh..opq";
+/// How the kernel's overlay calls that.
+const OVERLAY_OPAQUE: &CStr = c"trusted.overlay.opaque";
+/// The permissions of a directory that the layer has files in and does not speak of.
+const IMPLIED_MODE: u32 = 0o755;
+
+/// What will be below the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Onto {
+    /// Nothing: what the layer takes away was never there.
+    Nothing,
+    /// Other layers of an overlay.
+    Layers,
+}
+
+/// The directory, as far as it has been filled.
+pub struct Tree {
+    onto: Onto,
+    /// Directories that are there only for what is in them, with their inodes.
+    implied: Vec<(PathBuf, u64)>,
+    /// Their times are set last: what is made in them changes those.
+    directories: Vec<(PathBuf, Moment, Moment)>,
+    /// Directories that were seen to be there, until something is taken away.
+    known: HashSet<PathBuf>,
+}
+
+impl Tree {
+    /// Nothing is in it yet. It is the root directory of the calling thread, and the umask is 0.
+    pub fn new(onto: Onto) -> Self {
+        Tree { onto, implied: Vec::new(), directories: Vec::new(), known: HashSet::new() }
+    }
+
+    /// Makes what an entry says. Its bytes are next in `body`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is left to containerd; what the kernel says.
+    pub fn add<R: BufRead>(&mut self, entry: &Entry, body: &mut Stream<R>) -> Result<()> {
+        self.make(entry, body).with_context(|| format!("entry {:?}", String::from_utf8_lossy(&entry.path)))
+    }
+
+    /// Sets what had to wait, and says which directories are there only for what is in them, parents first.
+    pub fn finish(self) -> Result<Vec<PathBuf>> {
+        for (path, read, changed) in &self.directories {
+            set_times(path, *read, *changed).with_context(|| format!("set the times of {}", path.display()))?;
+        }
+        // What has replaced one is something else.
+        let same = |(path, inode): &(PathBuf, u64)| path.symlink_metadata().is_ok_and(|found| found.ino() == *inode);
+        Ok(self.implied.into_iter().filter(same).map(|(path, _)| path).collect())
+    }
+
+    fn make<R: BufRead>(&mut self, entry: &Entry, body: &mut Stream<R>) -> Result<()> {
+        let path = relative(&entry.path)?;
+        // The directory itself belongs to the snapshot.
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+        self.enter(parent)?;
+        if let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT) {
+            return self.hide(parent, hidden, entry);
+        }
+        let there = match path.symlink_metadata() {
+            Ok(found) if found.is_dir() && entry.make == Make::Directory => {
+                // Now the layer does speak of it.
+                self.implied.retain(|(_, inode)| *inode != found.ino());
+                true
+            }
+            Ok(found) => {
+                self.known.clear();
+                let removed = if found.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                removed.context("replace it")?;
+                false
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+            Err(e) => return Err(e).context("look at it"),
+        };
+        match entry.make {
+            Make::Directory if there => {}
+            Make::Directory => DirBuilder::new().mode(0o700).create(&path).context("make it")?,
+            Make::File => {
+                let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+                body.copy(&mut file.context("make it")?)?;
+            }
+            Make::HardLink => fs::hard_link(relative(&entry.link)?, &path).context("link it")?,
+            Make::Symlink => symlink(OsStr::from_bytes(&entry.link), &path).context("make it")?,
+            Make::Fifo => special(&path, libc::S_IFIFO, (0, 0))?,
+            Make::CharDevice(major, minor) => special(&path, libc::S_IFCHR, (major, minor))?,
+            Make::BlockDevice(major, minor) => special(&path, libc::S_IFBLK, (major, minor))?,
+        }
+        describe(&path, entry)?;
+        if entry.make == Make::Directory {
+            self.directories.push((path, entry.read, entry.changed));
+        }
+        Ok(())
+    }
+
+    /// Makes sure that directory `parent` is there.
+    fn enter(&mut self, parent: &Path) -> Result<()> {
+        if parent.as_os_str().is_empty() || self.known.contains(parent) {
+            return Ok(());
+        }
+        match fs::metadata(parent) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Err(Error::invalid("it is in what is no directory")),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.imply(parent)?,
+            Err(e) => return Err(e).context("look at its directory"),
+        }
+        self.known.insert(parent.to_owned());
+        Ok(())
+    }
+
+    /// Makes directories that the layer does not speak of.
+    fn imply(&mut self, path: &Path) -> Result<()> {
+        let mut missing: Vec<&Path> = Vec::new();
+        for directory in path.ancestors().filter(|directory| !directory.as_os_str().is_empty()) {
+            match directory.symlink_metadata() {
+                Ok(found) if found.is_dir() => {}
+                Ok(_) => return Err(Error::invalid("it is in a directory behind a link that leads to nothing")),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => missing.push(directory),
+                Err(e) => return Err(e).context("look at its directory"),
+            }
+        }
+        for directory in missing.into_iter().rev() {
+            DirBuilder::new().mode(IMPLIED_MODE).create(directory).context("make its directory")?;
+            let made = directory.symlink_metadata().context("look at its directory")?;
+            self.implied.push((directory.to_owned(), made.ino()));
+        }
+        Ok(())
+    }
+
+    /// Takes away what lower layers have.
+    fn hide(&mut self, directory: &Path, hidden: &[u8], entry: &Entry) -> Result<()> {
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        match (hidden, self.onto) {
+            (OPAQUE, Onto::Layers) => xattr::set(directory, OVERLAY_OPAQUE, b"y").context("make it opaque"),
+            // There is nothing yet but what it has itself.
+            (OPAQUE, Onto::Nothing) if self.implied.is_empty() => Ok(()),
+            (b"" | b"." | b"..", _) => Err(Error::invalid("a whiteout of nothing")),
+            (hidden, _) if hidden.starts_with(WHITEOUT) => Err(Error::invalid("a whiteout that is none")),
+            (hidden, onto) => {
+                let path = directory.join(OsStr::from_bytes(hidden));
+                if path.symlink_metadata().is_ok() || hidden == OPAQUE {
+                    return Err(Error::invalid("a whiteout of what the same layer has"));
+                }
+                if onto == Onto::Layers {
+                    special(&path, libc::S_IFCHR, (0, 0))?;
+                    lchown(&path, Some(entry.uid), Some(entry.gid)).context("give it its owner")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A name without what leads nowhere, relative to the directory. What leads upwards is refused.
+fn relative(name: &[u8]) -> Result<PathBuf> {
+    let mut path = PathBuf::new();
+    for part in name.split(|&b| b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => return Err(Error::invalid("a name that leads upwards")),
+            part => path.push(OsStr::from_bytes(part)),
+        }
+    }
+    Ok(path)
+}
+
+fn special(path: &Path, kind: u32, (major, minor): (u32, u32)) -> Result<()> {
+    inode::make_special(path, kind, libc::makedev(major, minor)).context("make it")
+}
+
+/// Owner, attributes, permissions and times: a change of owner takes set-user-id and capabilities away.
+fn describe(path: &Path, entry: &Entry) -> Result<()> {
+    lchown(path, Some(entry.uid), Some(entry.gid)).context("give it its owner")?;
+    for (name, value) in &entry.xattrs {
+        attribute(path, name, value).with_context(|| format!("set attribute {}", String::from_utf8_lossy(name)))?;
+    }
+    let is_link = match entry.make {
+        Make::Symlink => true,
+        // It may be another name of one.
+        Make::HardLink => path.symlink_metadata().context("look at it")?.is_symlink(),
+        _ => false,
+    };
+    if !is_link {
+        fs::set_permissions(path, Permissions::from_mode(entry.mode)).context("set its permissions")?;
+    }
+    set_times(path, entry.read, entry.changed).context("set its times")
+}
+
+/// Sets one attribute that a layer may have, where the file system has it.
+fn attribute(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
+    // They are of whoever unpacks: an overlay's own, for example.
+    if name.starts_with(b"trusted.") {
+        return Ok(());
+    }
+    match set_xattr(path, name, value) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOTSUP) => Ok(()),
+        // Only files and directories have those of users.
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) && name.starts_with(b"user.") => {
+            let kind = path.symlink_metadata()?.file_type();
+            if kind.is_file() || kind.is_dir() {
+                return Err(e);
+            }
+            Ok(())
+        }
+        set => set,
+    }
+}
+
+fn set_xattr(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
+    let name = CString::new(name).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    xattr::set(path, &name, value)
+}
+
+/// What cannot be a time is 1970, as everywhere.
+fn set_times(path: &Path, read: Moment, changed: Moment) -> io::Result<()> {
+    const LAST: i64 = i64::MAX / 1_000_000_000;
+    let bounded = |at: Moment| if at.seconds > LAST { Moment::default() } else { at };
+    let [read, changed] = [read, changed].map(bounded).map(|at| (at.seconds, i64::from(at.nanoseconds)));
+    inode::set_times(path, read, changed)
+}

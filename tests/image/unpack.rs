@@ -1,0 +1,437 @@
+//! Layers that are unpacked while they are fetched: as containerd does it, file for file, and nowhere else.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use cricket::call::Call;
+use cricket::containerd::{Containerd, Descriptor, Labels, Mount, SnapshotRef};
+use cricket::error::Kind;
+use cricket::sys::xattr;
+use tar::EntryType;
+
+use crate::binary::binary;
+use crate::registry::{Layer, Registry};
+use crate::tape::{packed, plain, tape, Piece};
+use crate::{call, Node};
+
+/// A capability, as the kernel keeps it. There is a line feed in it.
+const CAPABILITY: &[u8] = b"\x01\0\0\x02\0\x0a\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+
+/// What is remarkable in the lowest layer.
+fn lowest() -> Vec<Piece> {
+    let long = format!("deep/{}", "0123456789/".repeat(15));
+    let device = |name, kind| Piece::special(name, kind, (5, 1));
+    vec![
+        Piece::dir("./").mode(0o700),
+        Piece::dir("etc").mode(0o2750).owner(10, 20),
+        Piece::file("./etc/passwd", b"root").mode(0o600).owner(3, 4),
+        Piece::file("/absolute", b"a"),
+        Piece::file("set-uid", b"s").mode(0o6755).owner(5, 6),
+        Piece::dir("tmp").mode(0o1777),
+        Piece::file("tmp//./odd", b""),
+        Piece::file("capable", b"c").mode(0o755).pax("SCHILY.xattr.security.capability", CAPABILITY),
+        Piece::file("attributes", b"")
+            .pax("SCHILY.xattr.user.a", b"b")
+            .pax("SCHILY.xattr.trusted.overlay.opaque", b"y"),
+        Piece::dir("kept").mode(0o710).owner(7, 8).pax("SCHILY.xattr.user.kept", b"yes"),
+        Piece::dir("kept/below").mode(0o701),
+        Piece::file("kept/below/file", b"low"),
+        Piece::file("gone", b"g"),
+        Piece::dir("gone-dir"),
+        Piece::file("gone-dir/file", b"g"),
+        Piece::dir("opaque").mode(0o711),
+        Piece::file("opaque/low", b"l"),
+        Piece::dir("usr/lib"),
+        Piece::symlink("lib", "usr/lib").owner(9, 9),
+        Piece::file("lib/through-a-link", b"l"),
+        Piece::symlink("absolute-link", "/etc"),
+        Piece::file("absolute-link/through", b"t"),
+        Piece::symlink("dangling", "/nowhere").pax("SCHILY.xattr.user.a", b"b"),
+        Piece::hard_link("etc/other-name", "etc/passwd").mode(0o640).owner(1, 1),
+        Piece::hard_link("other-link", "dangling"),
+        Piece::special("pipe", EntryType::Fifo, (0, 0)).mode(0o622),
+        device("console", EntryType::Char).mode(0o620).owner(0, 5),
+        device("disk", EntryType::Block),
+        Piece::file("was-a-file", b"f"),
+        Piece::dir("was-a-file"),
+        Piece::dir("was-a-dir"),
+        Piece::file("was-a-dir/in-it", b"i"),
+        Piece::file("was-a-dir", b"f"),
+        Piece::file("implied/twice/file", b"i"),
+        Piece::dir("implied/twice").mode(0o705).owner(2, 2),
+        Piece::file("now", b"").pax("mtime", b"1234567890.123456789").pax("atime", b"1234567899.5"),
+        Piece::file("old", b"").pax("mtime", b"-5"),
+        Piece::file("future", b"").changed(8_000_000_000),
+        Piece::file("far-future", b"").changed(0o77_777_777_777),
+        Piece::file("large-ids", b"").owner(3_000_000, 4_000_000_000).pax("uid", b"4000000001"),
+        Piece::file("x", b"").named(b"not-\xff-utf8"),
+        Piece::file(&format!("{long}file"), b"deep"),
+        Piece::file("short", b"p").pax("path", format!("{long}pax").as_bytes()),
+        Piece::file("global", b"").pax("comment", b"hello"),
+        Piece::file(".wh.of-nothing", b""),
+        Piece::special("zero", EntryType::Char, (0, 0)),
+    ]
+}
+
+/// And in those on it.
+fn middle() -> Vec<Piece> {
+    vec![
+        Piece::file(".wh.gone", b"").owner(1, 2),
+        Piece::file(".wh.gone-dir", b""),
+        Piece::dir("opaque").mode(0o777),
+        Piece::file("opaque/.wh..wh..opq", b""),
+        Piece::file("opaque/high", b"h"),
+        // Directories that the layer does not speak of.
+        Piece::file("kept/below/upper", b"u"),
+        Piece::file("kept/new/file", b"n"),
+        Piece::file("lib/shadows-a-link", b"s"),
+        Piece::file("etc/passwd", b"changed").owner(3, 4),
+        Piece::hard_link("etc/linked", "etc/passwd"),
+        Piece::symlink("usr/lib", "../etc"),
+        Piece::file("implied/once/file", b"i"),
+        Piece::dir("implied/once").mode(0o700),
+    ]
+}
+
+fn highest() -> Vec<Piece> {
+    vec![
+        // One is gone in the layer below, one is in the lowest only, one is made opaque below.
+        Piece::file("gone-dir/again", b"a"),
+        Piece::file("tmp/.wh.odd", b""),
+        Piece::file("opaque/third", b"t"),
+        Piece::file("kept/below/.wh.file", b""),
+    ]
+}
+
+/// What there is to know of a file.
+#[derive(Debug, PartialEq, Eq)]
+struct Facts {
+    kind: char,
+    mode: u32,
+    owner: (u32, u32),
+    device: u64,
+    names: u64,
+    content: Vec<u8>,
+    attributes: BTreeMap<Vec<u8>, Vec<u8>>,
+    times: [(i64, i64); 2],
+}
+
+/// All below a directory. Its own times, and those of the directories in `undated`, are those of whoever unpacked it.
+fn facts(top: &Path, undated: &[&str]) -> BTreeMap<PathBuf, Facts> {
+    let mut all = BTreeMap::new();
+    let mut left = vec![top.to_owned()];
+    while let Some(path) = left.pop() {
+        let found = path.symlink_metadata().expect("it was listed");
+        let kind = found.file_type();
+        let below = path.strip_prefix(top).expect("below it").to_owned();
+        // Nor do whiteouts have times of the layer.
+        let is_whiteout = kind.is_char_device() && found.rdev() == 0;
+        let dated = path != top && !is_whiteout && !undated.iter().any(|undated| below == Path::new(undated));
+        let times = [(found.atime(), found.atime_nsec()), (found.mtime(), found.mtime_nsec())];
+        let names = xattr::names(&path).expect("attributes");
+        let attribute = |name: std::ffi::CString| {
+            let value = xattr::value(&path, &name).expect("its value");
+            (name.into_bytes(), value)
+        };
+        let facts = Facts {
+            mode: found.permissions().mode(),
+            owner: (found.uid(), found.gid()),
+            device: found.rdev(),
+            names: if kind.is_dir() { 0 } else { found.nlink() },
+            attributes: names.into_iter().map(attribute).collect(),
+            times: match dated {
+                // Who followed a link, or counted what is in a directory, has read it.
+                true if kind.is_symlink() || kind.is_dir() => [(0, 0), times[1]],
+                true => times,
+                false => Default::default(),
+            },
+            content: match kind {
+                kind if kind.is_file() => fs::read(&path).expect("readable"),
+                kind if kind.is_symlink() => fs::read_link(&path).expect("a link").as_os_str().as_bytes().to_vec(),
+                _ => Vec::new(),
+            },
+            kind: match kind {
+                kind if kind.is_dir() => 'd',
+                kind if kind.is_symlink() => 'l',
+                kind if kind.is_fifo() => 'p',
+                kind if kind.is_char_device() => 'c',
+                kind if kind.is_block_device() => 'b',
+                _ => 'f',
+            },
+        };
+        if kind.is_dir() {
+            left.extend(fs::read_dir(&path).expect("a directory").map(|entry| entry.expect("readable").path()));
+        }
+        all.insert(below, facts);
+    }
+    all
+}
+
+/// The value of an overlay's option.
+fn option<'a>(mounts: &'a [Mount], key: &str) -> Option<&'a str> {
+    mounts.iter().flat_map(|mount| &mount.options).find_map(|option| option.strip_prefix(key))
+}
+
+impl Node {
+    /// The directories of a committed snapshot and those below it, the lowest first.
+    fn directories(&self, snapshot: &str) -> Vec<PathBuf> {
+        let at = |key| SnapshotRef { snapshotter: "overlayfs", key };
+        let mounts = self.client.prepare_snapshot(&call(), &at("look"), snapshot, &Labels::new()).expect("a snapshot");
+        self.client.remove_snapshot(&call(), &at("look")).expect("ours");
+        let all = option(&mounts, "lowerdir=").expect("an overlay");
+        all.split(':').rev().map(PathBuf::from).collect()
+    }
+
+    /// containerd's differ on the same layers: the name of the highest snapshot.
+    fn by_containerd(&self, layers: &[Layer]) -> String {
+        let at = |key| SnapshotRef { snapshotter: "overlayfs", key };
+        let mut parent = String::new();
+        for (n, layer) in layers.iter().enumerate() {
+            let mounts = self.client.prepare_snapshot(&call(), &at("theirs"), &parent, &root()).expect("a snapshot");
+            let descriptor = Descriptor {
+                media_type: format!("application/vnd.oci.image.layer.v1.tar{}", layer.kind),
+                digest: layer.digest(),
+                size_bytes: layer.stored.len() as u64,
+                ..Descriptor::default()
+            };
+            let found = self.client.apply_layer(&call(), &descriptor, &mounts).expect("containerd unpacks it");
+            assert_eq!(found, layer.diff_id);
+            parent = format!("theirs-{n}");
+            self.client.commit_snapshot(&call(), &at("theirs"), &parent, &root()).expect("committed");
+        }
+        parent
+    }
+
+    /// A program that unpacks as cricket does, and writes down how that ended.
+    fn witness(&self, body: &str) -> PathBuf {
+        let (script, told) = (self.private.dir().join("unpacker"), self.told());
+        let text = format!("#!/bin/sh\n{body}\ncode=$?; echo $code >>{}; exit $code\n", told.display());
+        fs::write(&script, text).expect("write the script");
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("ours");
+        script
+    }
+
+    fn told(&self) -> PathBuf {
+        self.private.dir().join("told")
+    }
+
+    /// How the processes ended that unpacked since this was asked last.
+    fn ended(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.told()).unwrap_or_default();
+        fs::remove_file(self.told()).ok();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn chain_id(&self, name: &str) -> String {
+        self.store.get(name).expect("pulled").chain_id.clone()
+    }
+}
+
+/// What the garbage collector leaves alone.
+fn root() -> Labels {
+    Labels::from([("containerd.io/gc.root".to_owned(), "yes".to_owned())])
+}
+
+/// The real one.
+fn cricket() -> String {
+    format!("{} \"$@\"", binary().display())
+}
+
+#[test]
+fn every_file_is_what_containerd_makes_of_it() {
+    let node = Node::new();
+    let registry = Registry::start(node.private.dir(), "", "");
+    let layers = [packed(&tape(&lowest(), 1)), packed(&tape(&middle(), 2)), plain(tape(&highest(), 3))];
+    registry.push("zoo", "1", &layers);
+    let name = format!("{}/zoo:1", registry.address);
+    let unpacker = node.witness(&cricket());
+    node.pull_by(unpacker, &name).expect("pull");
+    assert_eq!(node.ended(), ["0"; 3], "unpacked while they were fetched");
+    let ours = node.directories(&node.chain_id(&name));
+    let theirs = node.directories(&node.by_containerd(&layers));
+    assert_eq!(ours.len(), 3);
+    let undated =
+        ["implied", "kept", "kept/below", "kept/new", "lib", "usr", "etc", "gone-dir", "tmp", "opaque", "deep"];
+    for (n, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
+        let undated: &[&str] = if n == 0 { &["implied", "usr", "deep"] } else { &undated };
+        let (ours, theirs) = (facts(ours, undated), facts(theirs, undated));
+        let names = |of: &BTreeMap<PathBuf, Facts>| of.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&ours), names(&theirs), "layer {n}");
+        for (path, theirs) in &theirs {
+            let deep = path.starts_with("deep") && theirs.kind == 'd';
+            assert!(
+                deep || ours[path] == *theirs,
+                "layer {n}, {}: {:#?} is not {theirs:#?}",
+                path.display(),
+                ours[path]
+            );
+        }
+    }
+    // Seen through the overlay, what is gone is gone.
+    assert!(facts(&ours[1], &[])[Path::new("gone")].kind == 'c');
+}
+
+#[test]
+fn layers_on_others_that_are_there_move_nowhere() {
+    let node = Node::new();
+    let registry = Registry::start(node.private.dir(), "", "");
+    let base = || packed(&tape(&lowest(), 1));
+    registry.push("base", "1", &[base()]);
+    let layers = [base(), packed(&tape(&middle(), 2))];
+    registry.push("zoo", "1", &layers);
+    let unpacker = node.witness(&cricket());
+    node.pull_by(unpacker.clone(), &format!("{}/base:1", registry.address)).expect("pull");
+    let name = format!("{}/zoo:1", registry.address);
+    node.pull_by(unpacker, &name).expect("pull");
+    assert_eq!(node.ended(), ["0"; 2]);
+    let ours = node.directories(&node.chain_id(&name));
+    let kept = fs::metadata(ours[1].join("kept")).expect("implied");
+    assert_eq!((kept.mode() & 0o7777, kept.uid(), kept.gid()), (0o710, 7, 8));
+    assert_eq!(xattr::value(&ours[1].join("kept"), c"user.kept").expect("as below"), b"yes");
+    node.collect_garbage();
+    assert_eq!(node.client.snapshots(&call(), "overlayfs").expect("snapshots").len(), 2);
+}
+
+#[test]
+fn nothing_is_written_elsewhere() {
+    let outside = std::env::temp_dir().join(format!("cricket-outside-{}", std::process::id()));
+    fs::create_dir(&outside).expect("made");
+    fs::write(outside.join("file"), "untouched").expect("written");
+    let path = outside.display().to_string();
+    let climbing = format!("../../../../../../../../../../../../{path}/file");
+    let file = format!("{path}/file");
+    let attempts: Vec<Vec<Piece>> = vec![
+        vec![Piece::file(&climbing, b"x")],
+        vec![Piece::symlink("out", &path), Piece::file("out/file", b"x")],
+        vec![Piece::symlink("out", &climbing), Piece::file("out", b"x")],
+        vec![Piece::symlink("out", &file), Piece::hard_link("in", "out"), Piece::file("in", b"x")],
+        vec![Piece::hard_link("in", &climbing), Piece::file("in", b"x")],
+        vec![Piece::hard_link("in", &file).mode(0o777)],
+        vec![Piece::symlink("out", "/proc/self/cwd"), Piece::file("out/file", b"x")],
+        vec![Piece::symlink("out", &path), Piece::file("out/.wh.file", b"")],
+        vec![Piece::symlink("out", &path), Piece::file("out/.wh..wh..opq", b"")],
+        vec![Piece::file("d/file", b""), Piece::symlink("d", &path), Piece::dir("d/").mode(0o777)],
+        vec![Piece::file(".wh...", b"")],
+        vec![Piece::file(".wh..", b"")],
+    ];
+    let node = Node::new();
+    let registry = Registry::start(node.private.dir(), "", "");
+    let unpacker = node.witness(&cricket());
+    for (n, pieces) in attempts.iter().enumerate() {
+        // Each as the lowest layer, and on another one.
+        let below = packed(&tape(&[Piece::dir("d")], 99));
+        let own = |number| packed(&tape(pieces, number));
+        let layers = [vec![own(2 * n as u64)], vec![below, own(2 * n as u64 + 1)]];
+        for (m, layers) in layers.iter().enumerate() {
+            let repository = format!("attempt-{n}-{m}");
+            registry.push(&repository, "1", layers);
+            // Whether containerd takes it is not ours to say.
+            node.pull_by(unpacker.clone(), &format!("{}/{repository}:1", registry.address)).ok();
+            let found: Vec<_> =
+                fs::read_dir(&outside).expect("there").map(|e| e.expect("readable").file_name()).collect();
+            assert_eq!(found, ["file"], "attempt {n}, {m}");
+            let facts = fs::metadata(outside.join("file")).expect("there");
+            assert_eq!((facts.mode() & 0o7777, facts.nlink()), (0o644, 1), "attempt {n}, {m}");
+            assert_eq!(fs::read_to_string(outside.join("file")).expect("there"), "untouched", "attempt {n}, {m}");
+        }
+    }
+    assert!(!node.ended().is_empty(), "it was asked");
+    fs::remove_dir_all(&outside).expect("ours");
+}
+
+#[test]
+fn what_ours_does_not_take_containerd_unpacks() {
+    let node = Node::new();
+    let registry = Registry::start(node.private.dir(), "", "");
+    let unpacker = node.witness(&cricket());
+    let taken: [(&str, Vec<Piece>); 4] = [
+        ("upwards", vec![Piece::dir("a"), Piece::file("a/../b", b"b")]),
+        ("a link to nothing", vec![Piece::symlink("to", "there"), Piece::file("to/file", b"f")]),
+        ("an opaque root of one's own", vec![Piece::file("implied/f", b"f"), Piece::file("implied/.wh..wh..opq", b"")]),
+        ("a file that goes", vec![Piece::file("a", b"a"), Piece::file(".wh.a", b"")]),
+    ];
+    for (n, (what, pieces)) in taken.iter().enumerate() {
+        registry.push("odd", &n.to_string(), &[packed(&tape(pieces, n as u64))]);
+        let name = format!("{}/odd:{n}", registry.address);
+        node.pull_by(unpacker.clone(), &name).expect(what);
+        assert_eq!(node.ended(), ["1"], "{what}");
+        node.assert_complete(&name, 1);
+        node.assert_removable(&name);
+    }
+    // Neither takes this.
+    registry.push("odd", "x", &[packed(&tape(&[Piece::odd("a", b'Z')], 9))]);
+    node.pull_by(unpacker, &format!("{}/odd:x", registry.address)).expect_err("a type that nobody knows");
+    assert_eq!(node.ended(), ["1"]);
+    node.assert_nothing_unpacked();
+}
+
+#[test]
+fn whatever_becomes_of_the_process_the_image_is_whole() {
+    let node = Node::new();
+    let registry = Registry::start(node.private.dir(), "", "");
+    let layers = [packed(&tape(&lowest(), 1)), packed(&tape(&middle(), 2))];
+    registry.push("zoo", "1", &layers);
+    let name = format!("{}/zoo:1", registry.address);
+    let halfway = format!("head -c 300000 | {} \"$@\"", binary().display());
+    for body in
+        ["exit 3", "kill -9 $$", "cat >/dev/null; echo rubbish; true", halfway.as_str(), "head -c 100 >/dev/null; true"]
+    {
+        let unpacker = node.witness(body);
+        node.pull_by(unpacker, &name).expect(body);
+        node.assert_complete(&name, 2);
+        node.assert_removable(&name);
+    }
+    node.pull_by("/nonexistent/cricket".into(), &name).expect("pull");
+    node.assert_complete(&name, 2);
+}
+
+#[test]
+fn a_layer_that_is_something_else_is_refused() {
+    let node = Node::new();
+    let registry = Registry::start(node.private.dir(), "", "");
+    let mut layer = packed(&tape(&lowest(), 1));
+    layer.diff_id = packed(b"else").diff_id;
+    registry.push("zoo", "1", &[layer]);
+    let unpacker = node.witness(&cricket());
+    let e = node.pull_by(unpacker, &format!("{}/zoo:1", registry.address)).expect_err("another diff id");
+    assert_eq!(e.kind(), Kind::InvalidArgument);
+    assert!(e.to_string().contains("it unpacks to sha256:"), "{e}");
+    assert_eq!(node.ended(), ["0"]);
+    node.assert_nothing_unpacked();
+}
+
+#[test]
+fn a_process_that_hangs_goes_with_the_pull() {
+    let node = Node::new();
+    let registry = Registry::start(node.private.dir(), "", "");
+    registry.push("zoo", "1", &[packed(&tape(&lowest(), 1))]);
+    let pid = node.private.dir().join("pid");
+    let unpacker = node.witness(&format!("echo $$ >{}; exec sleep 1000", pid.display()));
+    let call = Call::unbounded();
+    let began = Instant::now();
+    let name = format!("{}/zoo:1", registry.address);
+    std::thread::scope(|scope| {
+        let pulling = scope.spawn(|| node.pull_by_within(&call, unpacker, &name));
+        while !pid.exists() {
+            assert!(began.elapsed() < Duration::from_secs(60), "it never started");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        call.cancel();
+        let e = pulling.join().expect("no panic").expect_err("cancelled");
+        assert_eq!(e.kind(), Kind::Canceled);
+    });
+    let pid = fs::read_to_string(&pid).expect("told");
+    assert!(!Path::new("/proc").join(pid.trim()).exists(), "it is still there");
+    node.assert_nothing_unpacked();
+}
+
+impl Node {
+    /// No snapshot, whole or in the making.
+    fn assert_nothing_unpacked(&self) {
+        assert_eq!(self.client.snapshots(&call(), "overlayfs").expect("snapshots"), []);
+    }
+}
