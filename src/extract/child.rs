@@ -19,12 +19,19 @@ const PLAIN_BYTES: usize = 128 << 10;
 /// All that it may map: a decompressor's window is as large as the layer says.
 const MEMORY_BYTES: u64 = 256 << 20;
 
+/// What is said of a failure: names in a layer may be long, and the daemon does not read before the end.
+const MAX_SAID: usize = 1000;
+
 /// Unpacks the layer on stdin, as `arguments` say: the directory, what will be below it, how the layer is compressed.
 /// Blocks until stdin ends.
 ///
 /// # Errors
-/// `InvalidArgument` for wrong arguments and for layers that containerd must unpack; what the kernel says.
+/// `InvalidArgument` for wrong arguments and for layers that containerd must unpack; what the kernel says. Short ones.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<()> {
+    work(arguments).map_err(|e| Error::new(e.kind(), e.to_string().chars().take(MAX_SAID).collect::<String>()))
+}
+
+fn work(arguments: impl Iterator<Item = OsString>) -> Result<()> {
     let arguments: Vec<OsString> = arguments.collect();
     let [directory, onto, compression] = arguments.as_slice() else {
         return Err(Error::invalid("not to be called by hand: it unpacks a layer for the daemon"));
@@ -48,8 +55,7 @@ fn unpack(layer: impl Read, onto: Onto, compression: Compression) -> Result<Unpa
 
 fn entries(plain: impl Read, onto: Onto) -> Result<Unpacked> {
     let mut hash = Sha256::new();
-    let mut implied = Vec::new();
-    {
+    let (implied, opaque) = {
         let plain = BufReader::with_capacity(PLAIN_BYTES, Hashing { plain, hash: &mut hash });
         let (mut stream, mut tree) = (Stream::new(plain), Tree::new(onto));
         while let Some(entry) = stream.entry()? {
@@ -57,13 +63,15 @@ fn entries(plain: impl Read, onto: Onto) -> Result<Unpacked> {
         }
         // Part of what the diff id is of.
         stream.drain()?;
-        for path in tree.finish()? {
-            let path = path.into_os_string().into_string();
-            implied.push(path.map_err(|path| Error::invalid(format!("directory {path:?} is no text")))?);
-        }
-    }
+        tree.finish()?
+    };
+    let text = |path: PathBuf| {
+        let text = path.into_os_string().into_string();
+        text.map_err(|path| Error::invalid(format!("directory {path:?} is no text")))
+    };
+    let texts = |paths: Vec<PathBuf>| paths.into_iter().map(text).collect::<Result<Vec<String>>>();
     let diff_id = hash.finalize().iter().fold("sha256:".to_owned(), |id, byte| id + &format!("{byte:02x}"));
-    Ok(Unpacked { diff_id, implied })
+    Ok(Unpacked { diff_id, implied: texts(implied)?, opaque: texts(opaque)? })
 }
 
 /// Hashes what is read through it.

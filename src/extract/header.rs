@@ -1,5 +1,7 @@
 //! Headers of a tar stream, and what extended headers say of the entry after them.
 
+use std::collections::BTreeMap;
+
 use tar::{EntryType, Header};
 
 use crate::error::{Error, Result};
@@ -8,6 +10,10 @@ use crate::error::{Error, Result};
 pub const BLOCK: usize = 512;
 /// Long names and extended headers are held in memory. The limit of Go's reader, which is containerd's.
 pub const MAX_EXTENSION_BYTES: u64 = 1 << 20;
+/// A record has a length, a space, a key, an equals sign and a line feed.
+const LEAST_RECORD: usize = 5;
+/// Later than this is no time.
+const MOST_SECONDS: u64 = 1 << 40;
 /// Attributes stand under their names behind this.
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
@@ -25,6 +31,19 @@ pub fn read(block: [u8; BLOCK]) -> Result<Option<Header>> {
     match header.cksum() {
         Ok(expected) if expected == sum => Ok(Some(header)),
         _ => Err(Error::invalid("no tar header (not a tar file, or a damaged one)")),
+    }
+}
+
+/// Whether all readers find the same in a header. The fields behind the first ones depend on who wrote it, and some wrote what
+/// they did not say.
+pub fn is_plain(header: &Header) -> bool {
+    let block = header.as_bytes();
+    match &block[257..265] {
+        // The other trailer is of a tar that had a shorter prefix.
+        b"ustar\x0000" => &block[508..] != b"tar\0",
+        // Here times may stand, or a prefix.
+        b"ustar  \0" => block[345] == 0 && block[357] == 0,
+        magic => !magic.starts_with(b"ustar"),
     }
 }
 
@@ -74,79 +93,126 @@ pub struct Moment {
 /// What extended headers say of the entry after them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Extension {
-    /// Its name.
-    pub path: Option<Vec<u8>>,
-    /// What it leads to.
-    pub link: Option<Vec<u8>>,
-    /// How many bytes it has.
-    pub bytes: Option<u64>,
-    /// Its owner.
-    pub uid: Option<u32>,
-    /// Its group.
-    pub gid: Option<u32>,
-    /// When it was changed.
-    pub changed: Option<Moment>,
-    /// When it was last read.
-    pub read: Option<Moment>,
-    /// Extended attributes, in the order of the header, each name once.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// GNU's long name and long target, which count for more than others.
+    names: [Option<Vec<u8>>; 2],
+    /// The last header of records.
+    records: Records,
+}
+
+/// What a header of records says.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Records {
+    names: [Option<Vec<u8>>; 2],
+    bytes: Option<u64>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    changed: Option<Moment>,
+    read: Option<Moment>,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Extension {
     /// Takes in the body of an extended header.
     ///
     /// # Errors
-    /// `InvalidArgument` for one that cannot be read, and for sparse files.
+    /// `InvalidArgument` for one that cannot be read, for sparse files, and for what is said of all that follows: readers do
+    /// not agree on that.
     pub fn add(&mut self, kind: EntryType, body: &[u8]) -> Result<()> {
         match kind {
-            EntryType::GNULongName => self.path = Some(until_nul(body).to_vec()),
-            EntryType::GNULongLink => self.link = Some(until_nul(body).to_vec()),
+            EntryType::GNULongName => self.names[0] = Some(until_nul(body).to_vec()),
+            EntryType::GNULongLink => self.names[1] = Some(until_nul(body).to_vec()),
             EntryType::XHeader => {
-                let mut rest = body;
-                while let Some((key, value)) = record(&mut rest)? {
-                    self.record(key, value)?;
+                self.records = Records::default();
+                for record in records(body) {
+                    let (key, value) = record?;
+                    self.records.take(key, value)?;
                 }
             }
-            // Defaults for all that follow: nobody who reads layers heeds them.
-            _ => {}
+            _ => return Err(Error::invalid("an extended header for all that follows")),
         }
         Ok(())
     }
 
-    /// One record. One without a value takes back what was said before.
-    fn record(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+    /// The entry's name, if it is said.
+    pub fn path(&self) -> Option<&[u8]> {
+        self.name(0)
+    }
+
+    /// What it leads to.
+    pub fn link(&self) -> Option<&[u8]> {
+        self.name(1)
+    }
+
+    fn name(&self, n: usize) -> Option<&[u8]> {
+        let long = self.names[n].as_deref().filter(|name| !name.is_empty());
+        long.or(self.records.names[n].as_deref())
+    }
+
+    /// How many bytes it has.
+    pub fn bytes(&self) -> Option<u64> {
+        self.records.bytes
+    }
+
+    /// Its owner and its group.
+    pub fn owner(&self) -> (Option<u32>, Option<u32>) {
+        (self.records.uid, self.records.gid)
+    }
+
+    /// When it was last read, and when it was changed.
+    pub fn times(&self) -> (Option<Moment>, Option<Moment>) {
+        (self.records.read, self.records.changed)
+    }
+
+    /// Its extended attributes.
+    pub fn into_xattrs(self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        self.records.xattrs
+    }
+}
+
+impl Records {
+    /// One record, of which the last one counts. One without a value says nothing, except of an attribute.
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let some = !value.is_empty();
         let bad = || {
-            Error::invalid(format!(
-                "extended header: {} {:?}",
-                String::from_utf8_lossy(key),
-                String::from_utf8_lossy(value)
-            ))
+            let value = String::from_utf8_lossy(value);
+            Error::invalid(format!("extended header: {} {value:?}", String::from_utf8_lossy(key)))
         };
         let number = || some.then(|| decimal(value).ok_or_else(bad)).transpose();
         let id = || number()?.map(|n| u32::try_from(n).map_err(|_| bad())).transpose();
         let moment = || some.then(|| moment(value).ok_or_else(bad)).transpose();
         match key {
-            b"path" | b"linkpath" if value.contains(&0) => return Err(bad()),
-            b"path" => self.path = some.then(|| value.to_vec()),
-            b"linkpath" => self.link = some.then(|| value.to_vec()),
+            b"path" | b"linkpath" | b"uname" | b"gname" if value.contains(&0) => return Err(bad()),
+            b"path" => self.names[0] = some.then(|| value.to_vec()),
+            b"linkpath" => self.names[1] = some.then(|| value.to_vec()),
             b"size" => self.bytes = number()?,
             b"uid" => self.uid = id()?,
             b"gid" => self.gid = id()?,
             b"mtime" => self.changed = moment()?,
             b"atime" => self.read = moment()?,
+            b"ctime" => drop(moment()?),
+            key if key.is_empty() || key.contains(&0) => return Err(bad()),
             key if key.starts_with(b"GNU.sparse.") => return Err(sparse()),
             key => {
                 if let Some(name) = key.strip_prefix(XATTR) {
-                    self.xattrs.retain(|(known, _)| known != name);
-                    if some {
-                        self.xattrs.push((name.to_vec(), value.to_vec()));
-                    }
+                    self.xattrs.insert(name.to_vec(), value.to_vec());
                 }
             }
         }
         Ok(())
     }
+}
+
+/// The records of an extended header: key and value.
+pub fn records(body: &[u8]) -> impl Iterator<Item = Result<(&[u8], &[u8])>> {
+    let mut rest = body;
+    std::iter::from_fn(move || {
+        let record = record(&mut rest).transpose();
+        // Behind a damaged one nothing can be found.
+        if record.as_ref().is_some_and(Result::is_err) {
+            rest = &[];
+        }
+        record
+    })
 }
 
 /// Files with holes, of which GNU has four formats.
@@ -165,7 +231,7 @@ fn record<'a>(rest: &mut &'a [u8]) -> Result<Option<(&'a [u8], &'a [u8])>> {
     }
     let parts = || {
         let space = rest.iter().position(|&b| b == b' ')?;
-        let length = usize::try_from(decimal(&rest[..space])?).ok()?;
+        let length = usize::try_from(decimal(&rest[..space])?).ok().filter(|length| *length >= LEAST_RECORD)?;
         let (whole, after) = rest.split_at_checked(length)?;
         let line = whole.get(space + 1..)?.strip_suffix(b"\n")?;
         let equals = line.iter().position(|&b| b == b'=')?;
@@ -188,16 +254,17 @@ fn moment(text: &[u8]) -> Option<Moment> {
         Some(dot) => (&text[..dot], &text[dot + 1..]),
         None => (text, &text[..0]),
     };
-    if let Some(digits) = whole.strip_prefix(b"-") {
-        decimal(digits)?;
-        return Some(Moment::default());
+    let (is_before, whole) = whole.strip_prefix(b"-").map_or((false, whole), |whole| (true, whole));
+    let seconds = decimal(whole).filter(|seconds| *seconds <= MOST_SECONDS)?;
+    if !rest.iter().all(u8::is_ascii_digit) {
+        return None;
     }
-    let mut nanoseconds = 0;
-    for n in 0..9 {
-        let digit = rest.get(n).copied().unwrap_or(b'0');
-        nanoseconds = nanoseconds * 10 + u32::from(digit.checked_sub(b'0').filter(|d| *d < 10)?);
+    let digits = rest.iter().chain(std::iter::repeat(&b'0')).take(9);
+    let nanoseconds = digits.fold(0, |all, digit| all * 10 + u32::from(digit - b'0'));
+    match is_before {
+        true => Some(Moment::default()),
+        false => Some(Moment { seconds: i64::try_from(seconds).ok()?, nanoseconds }),
     }
-    Some(Moment { seconds: i64::try_from(decimal(whole)?).ok()?, nanoseconds })
 }
 
 #[cfg(test)]
@@ -236,26 +303,24 @@ mod tests {
             ("comment", b"of no interest"),
         ])
         .unwrap();
-        let expected = Extension {
-            path: Some("a/ü".into()),
-            link: Some("b".into()),
-            bytes: Some(8 << 30),
-            uid: Some(4_000_000_000),
-            gid: Some(7),
-            changed: Some(Moment { seconds: 12, nanoseconds: 500_000_000 }),
-            read: Some(Moment { seconds: 13, nanoseconds: 0 }),
-            xattrs: vec![
-                (b"security.capability".to_vec(), b"\x01\n\x00=".to_vec()),
-                (b"user.a".to_vec(), b"b=1".to_vec()),
-            ],
-        };
-        assert_eq!(found, expected);
+        assert_eq!((found.path(), found.link()), (Some("a/ü".as_bytes()), Some(&b"b"[..])));
+        assert_eq!((found.bytes(), found.owner()), (Some(8 << 30), (Some(4_000_000_000), Some(7))));
+        let changed = Moment { seconds: 12, nanoseconds: 500_000_000 };
+        assert_eq!(found.times(), (Some(Moment { seconds: 13, nanoseconds: 0 }), Some(changed)));
+        let xattrs: Vec<_> = found.into_xattrs().into_iter().collect();
+        let expected = [(&b"security.capability"[..], &b"\x01\n\x00="[..]), (b"user.a", b"b=1")];
+        assert_eq!(xattrs, expected.map(|(name, value)| (name.to_vec(), value.to_vec())));
     }
 
     #[test]
     fn the_last_word_counts_and_an_empty_one_takes_back() {
         let found = said(&[("uid", b"1"), ("uid", b"2"), ("gid", b"1"), ("gid", b""), ("path", b"x"), ("path", b"")]);
-        assert_eq!(found.unwrap(), Extension { uid: Some(2), ..Extension::default() });
+        let mut found = found.unwrap();
+        assert_eq!((found.owner(), found.path()), ((Some(2), None), None));
+        // Also of an attribute, where it is a value; and a second header says all anew.
+        found.add(EntryType::XHeader, &pax(&[("SCHILY.xattr.user.a", b"1"), ("SCHILY.xattr.user.a", b"")])).unwrap();
+        assert_eq!(found.owner(), (None, None));
+        assert_eq!(found.into_xattrs().into_iter().collect::<Vec<_>>(), [(b"user.a".to_vec(), Vec::new())]);
     }
 
     #[test]
@@ -266,14 +331,20 @@ mod tests {
             ("size", "+1"),
             ("size", "99999999999999999999"),
             ("mtime", "1.x"),
+            ("mtime", "1.1234567890x"),
+            ("mtime", "-1.x"),
             ("mtime", "one"),
+            ("ctime", "one"),
+            ("uname", "a\0b"),
+            ("a\0b", "x"),
+            ("", "x"),
             ("path", "a\0b"),
             ("GNU.sparse.major", "1"),
         ] {
             let refused = said(&[(key, value.as_bytes())]).map_err(|e| e.kind());
             assert_eq!(refused, Err(crate::error::Kind::InvalidArgument), "{key}={value}");
         }
-        for body in [&b"5 a=b\n"[..], b"6 a=b", b"x a=b\n", b"7 ab=c\n\0", b"3 \n", b" a=b\n", b"0 a=b\n"] {
+        for body in [&b"5 a=b\n"[..], b"6 a=b", b"x a=b\n", b"7 ab=c\n\0", b"3 \n", b" a=b\n", b"0 a=b\n", b"4 =\n"] {
             assert!(Extension::default().add(EntryType::XHeader, body).is_err(), "{}", String::from_utf8_lossy(body));
         }
     }
@@ -306,8 +377,8 @@ mod tests {
             ("1.000000001", at(1, 1)),
             ("1.9999999999", at(1, 999_999_999)),
             ("-5.5", at(0, 0)),
-            ("9223372036854775807", at(i64::MAX, 0)),
-            ("9223372036854775808", None),
+            ("1099511627776", at(1 << 40, 0)),
+            ("1099511627777", None),
             ("", None),
             ("-", None),
         ] {
@@ -320,7 +391,26 @@ mod tests {
         let mut extension = Extension::default();
         extension.add(EntryType::GNULongName, b"name\0\0").unwrap();
         extension.add(EntryType::GNULongLink, b"link").unwrap();
-        assert_eq!((extension.path, extension.link), (Some(b"name".to_vec()), Some(b"link".to_vec())));
+        // Whatever else is said.
+        extension.add(EntryType::XHeader, &pax(&[("path", b"other"), ("linkpath", b"other")])).unwrap();
+        assert_eq!((extension.path(), extension.link()), (Some(&b"name"[..]), Some(&b"link"[..])));
+        extension.add(EntryType::GNULongName, b"\0").unwrap();
+        assert_eq!(extension.path(), Some(&b"other"[..]), "an empty one says nothing");
+        assert!(extension.add(EntryType::XGlobalHeader, &pax(&[("path", b"x")])).is_err());
+    }
+
+    #[test]
+    fn headers_that_are_read_in_two_ways() {
+        assert!([Header::new_old(), Header::new_ustar(), Header::new_gnu()].iter().all(is_plain));
+        let odd = |mut header: Header, at: usize, byte| {
+            header.as_mut_bytes()[at] = byte;
+            !is_plain(&header)
+        };
+        assert!(odd(Header::new_gnu(), 345, b'p') && odd(Header::new_gnu(), 357, b'0'));
+        assert!(odd(Header::new_ustar(), 263, b' ') && !odd(Header::new_old(), 257, b'u'));
+        let mut star = Header::new_ustar();
+        star.as_mut_bytes()[508..].copy_from_slice(b"tar\0");
+        assert!(!is_plain(&star));
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Whoever made the layer may have wanted to get out: the process has the directory for its root, no descriptor but its
-//! three pipes, and only those capabilities that making files takes. If it fails, for whatever reason, containerd unpacks.
+//! three pipes, and only those capabilities that making files takes. What it refuses, and whatever becomes of it, containerd
+//! unpacks.
 
 mod adopt;
 mod child;
@@ -15,7 +16,7 @@ mod process;
 pub mod stream;
 mod tree;
 
-pub use adopt::adopt;
+pub use adopt::{adopt, is_empty};
 pub use child::run;
 pub use process::{Compression, Unpacked, Unpacker, COMMAND, SELF};
 pub use tree::Onto;

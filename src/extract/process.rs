@@ -2,23 +2,21 @@
 
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
+use std::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 
 use serde::{Deserialize, Serialize};
 
 use super::tree::Onto;
 use crate::call::{Call, Watch};
 use crate::error::{Context, Error, Kind, Result};
-use crate::sync::Mutex;
-use crate::sys::process::tail;
+use crate::sys::process::{tail, Piped};
 
 /// The subcommand of this very binary that [`run`](super::run)s.
 pub const COMMAND: &str = "unpack";
 /// This binary, also when another one has taken its place.
 pub const SELF: &str = "/proc/self/exe";
 /// What it says is held in memory.
-const MAX_REPORT_BYTES: u64 = 1 << 20;
+const MAX_REPORT_BYTES: u64 = 8 << 20;
 
 /// How a layer is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +60,16 @@ pub struct Unpacked {
     /// Directories that the layer has something in and does not speak of, parents first: those of lower layers say what
     /// they are like.
     pub implied: Vec<String>,
+    /// Directories that hide what lower layers have in them.
+    pub opaque: Vec<String>,
 }
 
 /// A process that unpacks a layer. Dropping it ends it.
 pub struct Unpacker {
-    child: Arc<Mutex<Child>>,
+    process: Piped,
     layer: Option<ChildStdin>,
+    told: Option<ChildStdout>,
+    said: Option<ChildStderr>,
     _watch: Watch,
 }
 
@@ -78,19 +80,12 @@ impl Unpacker {
     /// Whatever says that there is no process.
     pub fn start(program: &Path, call: &Call, directory: &Path, onto: Onto, compression: Compression) -> Result<Self> {
         let mut command = Command::new(program);
-        command.arg(COMMAND).arg(directory).args([onto.name(), compression.name()]);
-        command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().context("start a process that unpacks")?;
-        let layer = child.stdin.take();
-        let child = Arc::new(Mutex::new(child));
-        let watched = Arc::downgrade(&child);
-        let watch = call.on_cancel(move || {
-            if let Some(child) = watched.upgrade() {
-                // One that has ended needs no signal.
-                child.lock().kill().ok();
-            }
-        });
-        Ok(Unpacker { child, layer, _watch: watch })
+        command.arg(COMMAND).arg(directory).args([onto.name(), compression.name()]).env_clear();
+        let mut process = Piped::start(&mut command)?;
+        let (layer, told, said) = process.pipes();
+        let killer = process.killer();
+        let watch = call.on_cancel(move || killer.kill());
+        Ok(Unpacker { process, layer, told, said, _watch: watch })
     }
 
     /// Gives it more of the layer. Blocks while it is busy. Of one that has ended [`Unpacker::finish`] knows why.
@@ -100,33 +95,25 @@ impl Unpacker {
         }
     }
 
-    /// That was all of the layer: waits until it is unpacked. Blocks.
+    /// That was all of the layer. Does not block.
+    pub fn end(&mut self) {
+        self.layer = None;
+    }
+
+    /// Waits until all is unpacked. Blocks.
     ///
     /// # Errors
     /// What it said before it ended.
     pub fn finish(mut self) -> Result<Unpacked> {
-        drop(self.layer.take());
-        let (told, said) = {
-            let mut child = self.child.lock();
-            (child.stdout.take(), child.stderr.take())
-        };
+        self.end();
         // One after the other: what it says on stderr fits into a pipe.
-        let told = read(told).context("read what became of the layer")?;
-        let said = read(said).context("read what it says")?;
-        // Both ends are closed, so that it is about to end if it has not.
-        let status = self.child.lock().wait().context("wait for the process that unpacks")?;
+        let told = read(self.told.take()).context("read what became of the layer")?;
+        let said = read(self.said.take()).context("read what it says")?;
+        let status = self.process.wait()?;
         if !status.success() {
             return Err(Error::new(Kind::Unknown, format!("{status}: {}", tail(&said))));
         }
         serde_json::from_slice(&told).map_err(|e| Error::internal(format!("what became of the layer: {e}")))
-    }
-}
-
-impl Drop for Unpacker {
-    fn drop(&mut self) {
-        let mut child = self.child.lock();
-        // One that has ended needs no signal, and one that was waited for has said how.
-        child.kill().and_then(|()| child.wait()).ok();
     }
 }
 

@@ -1,5 +1,6 @@
 //! A tar stream, entry by entry, as layers are: nothing of it is held but the buffer that it is read through.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
 
 use tar::{EntryType, Header};
@@ -46,7 +47,7 @@ pub struct Entry {
     /// When it was last read, never before that.
     pub read: Moment,
     /// Extended attributes.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// The entries of a tar stream.
@@ -167,20 +168,24 @@ fn cut_off() -> Error {
 
 /// What header and extension say together, and the size if the extension has one.
 fn entry(header: &Header, extension: Extension) -> Result<(Entry, Option<u64>)> {
-    let path = extension.path.unwrap_or_else(|| header.path_bytes().into_owned());
-    let link = extension.link.unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned());
+    let path = extension.path().map_or_else(|| header.path_bytes().into_owned(), <[u8]>::to_vec);
+    let link = header.link_name_bytes().unwrap_or_default();
+    let link = extension.link().map_or_else(|| link.into_owned(), <[u8]>::to_vec);
     let bad = |what: &str| Error::invalid(format!("{what} of {:?}", String::from_utf8_lossy(&path)));
-    let field = |what: &str, field: &[u8]| number(field).map_err(|_| bad(what));
-    let small = |what: &str, bytes: &[u8]| u32::try_from(field(what, bytes)?).map_err(|_| bad(what));
-    let old = header.as_old();
-    let device = || -> Result<(u32, u32)> {
-        let (major, minor) = match (header.as_ustar(), header.as_gnu()) {
-            (Some(ustar), _) => (&ustar.dev_major, &ustar.dev_minor),
-            (_, Some(gnu)) => (&gnu.dev_major, &gnu.dev_minor),
-            _ => return Err(bad("device numbers")),
-        };
-        Ok((small("device numbers", major)?, small("device numbers", minor)?))
+    // All are read, also where something else counts: a header that is damaged is none.
+    let small = |what: &str, field: &[u8]| {
+        number(field).ok().and_then(|value| u32::try_from(value).ok()).ok_or_else(|| bad(what))
     };
+    if !header::is_plain(header) {
+        return Err(bad("the kind of header"));
+    }
+    let old = header.as_old();
+    let (major, minor) = match (header.as_ustar(), header.as_gnu()) {
+        (Some(ustar), _) => (&ustar.dev_major[..], &ustar.dev_minor[..]),
+        (_, Some(gnu)) => (&gnu.dev_major[..], &gnu.dev_minor[..]),
+        _ => (&[][..], &[][..]),
+    };
+    let (major, minor) = (small("device numbers", major)?, small("device numbers", minor)?);
     let make = match (header.entry_type(), header.as_bytes()[156]) {
         // The first tar had no type for it.
         (EntryType::Regular, 0) if path.ends_with(b"/") => Make::Directory,
@@ -189,26 +194,28 @@ fn entry(header: &Header, extension: Extension) -> Result<(Entry, Option<u64>)> 
         (EntryType::Link, _) => Make::HardLink,
         (EntryType::Symlink, _) => Make::Symlink,
         (EntryType::Fifo, _) => Make::Fifo,
-        (EntryType::Char, _) => device().map(|(major, minor)| Make::CharDevice(major, minor))?,
-        (EntryType::Block, _) => device().map(|(major, minor)| Make::BlockDevice(major, minor))?,
+        (EntryType::Char, _) => Make::CharDevice(major, minor),
+        (EntryType::Block, _) => Make::BlockDevice(major, minor),
         (EntryType::GNUSparse, _) => return Err(header::sparse()),
         (_, other) => return Err(bad(&format!("type {other:#04x}"))),
     };
-    let changed = match extension.changed {
-        Some(changed) => changed,
-        // What is before 1970 is 1970, as everywhere.
-        None => Moment { seconds: field("time", &old.mtime)?.max(0), nanoseconds: 0 },
-    };
+    // What is before 1970 is 1970, as everywhere.
+    let changed = number(&old.mtime).map_err(|_| bad("time"))?.max(0);
+    let (read, later) = extension.times();
+    let changed = later.unwrap_or(Moment { seconds: changed, nanoseconds: 0 });
+    let (uid, gid) = (small("owner", &old.uid)?, small("group", &old.gid)?);
+    let owner = extension.owner();
+    let bytes = extension.bytes();
     let entry = Entry {
         make,
         mode: small("permissions", &old.mode)? & 0o7777,
-        uid: extension.uid.map_or_else(|| small("owner", &old.uid), Ok)?,
-        gid: extension.gid.map_or_else(|| small("group", &old.gid), Ok)?,
+        uid: owner.0.unwrap_or(uid),
+        gid: owner.1.unwrap_or(gid),
         changed,
-        read: extension.read.unwrap_or_default().max(changed),
-        xattrs: extension.xattrs,
+        read: read.unwrap_or_default().max(changed),
+        xattrs: extension.into_xattrs(),
         link,
         path: path.clone(),
     };
-    Ok((entry, extension.bytes))
+    Ok((entry, bytes))
 }

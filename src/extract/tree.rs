@@ -5,7 +5,7 @@
 //! unpacks it then.
 
 use std::collections::HashSet;
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CString, OsStr};
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, BufRead};
 use std::os::unix::ffi::OsStrExt;
@@ -21,10 +21,12 @@ use crate::sys::{inode, xattr};
 const WHITEOUT: &[u8] = b".wh.";
 /// Behind [`WHITEOUT`]: all of a directory is.
 const OPAQUE: &[u8] = b".wh..opq";
-/// How the kernel's overlay calls that.
-const OVERLAY_OPAQUE: &CStr = c"trusted.overlay.opaque";
 /// The permissions of a directory that the layer has files in and does not speak of.
 const IMPLIED_MODE: u32 = 0o755;
+/// No more of these are told to the daemon, which has work with each.
+const MAX_TOLD: usize = 1000;
+/// Longer names are too long for one of two programs, which put another directory before them.
+const MAX_PATH_BYTES: usize = 3500;
 
 /// What will be below the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +40,11 @@ pub enum Onto {
 /// The directory, as far as it has been filled.
 pub struct Tree {
     onto: Onto,
-    /// Directories that are there only for what is in them, with their inodes.
-    implied: Vec<(PathBuf, u64)>,
+    /// Directories that are there only for what is in them, and their inodes.
+    implied: Vec<PathBuf>,
+    inodes: HashSet<u64>,
+    /// Directories that hide what lower layers have in them.
+    opaque: Vec<PathBuf>,
     /// Their times are set last: what is made in them changes those.
     directories: Vec<(PathBuf, Moment, Moment)>,
     /// Directories that were seen to be there, until something is taken away.
@@ -49,7 +54,14 @@ pub struct Tree {
 impl Tree {
     /// Nothing is in it yet. It is the root directory of the calling thread, and the umask is 0.
     pub fn new(onto: Onto) -> Self {
-        Tree { onto, implied: Vec::new(), directories: Vec::new(), known: HashSet::new() }
+        Tree {
+            onto,
+            implied: Vec::new(),
+            inodes: HashSet::new(),
+            opaque: Vec::new(),
+            directories: Vec::new(),
+            known: HashSet::new(),
+        }
     }
 
     /// Makes what an entry says. Its bytes are next in `body`.
@@ -60,34 +72,39 @@ impl Tree {
         self.make(entry, body).with_context(|| format!("entry {:?}", String::from_utf8_lossy(&entry.path)))
     }
 
-    /// Sets what had to wait, and says which directories are there only for what is in them, parents first.
-    pub fn finish(self) -> Result<Vec<PathBuf>> {
+    /// Sets what had to wait. Says which directories are there only for what is in them, parents first, and which hide what
+    /// is below them.
+    pub fn finish(self) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
         for (path, read, changed) in &self.directories {
+            let still = path.symlink_metadata().with_context(|| format!("look at {}", path.display()))?;
+            if still.is_symlink() {
+                return Err(Error::invalid(format!("{} was a directory, and is a link", path.display())));
+            }
             set_times(path, *read, *changed).with_context(|| format!("set the times of {}", path.display()))?;
         }
-        // What has replaced one is something else.
-        let same = |(path, inode): &(PathBuf, u64)| path.symlink_metadata().is_ok_and(|found| found.ino() == *inode);
-        Ok(self.implied.into_iter().filter(same).map(|(path, _)| path).collect())
+        Ok((self.implied, self.opaque))
     }
 
     fn make<R: BufRead>(&mut self, entry: &Entry, body: &mut Stream<R>) -> Result<()> {
         let path = relative(&entry.path)?;
         // The directory itself belongs to the snapshot.
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
-        self.enter(parent)?;
+        self.enter(parent, true)?;
         if let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT) {
             return self.hide(parent, hidden, entry);
         }
         let there = match path.symlink_metadata() {
             Ok(found) if found.is_dir() && entry.make == Make::Directory => {
-                // Now the layer does speak of it.
-                self.implied.retain(|(_, inode)| *inode != found.ino());
+                self.is_own(found.ino())?;
                 true
             }
             Ok(found) => {
-                self.known.clear();
-                let removed = if found.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-                removed.context("replace it")?;
+                if found.is_dir() {
+                    self.forget()?;
+                    fs::remove_dir_all(&path).context("replace it")?;
+                } else {
+                    fs::remove_file(&path).context("replace it")?;
+                }
                 false
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => false,
@@ -100,7 +117,7 @@ impl Tree {
                 let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
                 body.copy(&mut file.context("make it")?)?;
             }
-            Make::HardLink => fs::hard_link(relative(&entry.link)?, &path).context("link it")?,
+            Make::HardLink => self.link(&entry.link, &path)?,
             Make::Symlink => symlink(OsStr::from_bytes(&entry.link), &path).context("make it")?,
             Make::Fifo => special(&path, libc::S_IFIFO, (0, 0))?,
             Make::CharDevice(major, minor) => special(&path, libc::S_IFCHR, (major, minor))?,
@@ -113,53 +130,85 @@ impl Tree {
         Ok(())
     }
 
-    /// Makes sure that directory `parent` is there.
-    fn enter(&mut self, parent: &Path) -> Result<()> {
-        if parent.as_os_str().is_empty() || self.known.contains(parent) {
-            return Ok(());
+    fn link(&mut self, name: &[u8], path: &Path) -> Result<()> {
+        let to = relative(name)?;
+        // With these, what a link leads to may be meant.
+        if name.ends_with(b"/") || name.ends_with(b"/.") || to.as_os_str().is_empty() {
+            return Err(Error::invalid("a link to what may be another link's target"));
         }
-        match fs::metadata(parent) {
-            Ok(found) if found.is_dir() => {}
-            Ok(_) => return Err(Error::invalid("it is in what is no directory")),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => self.imply(parent)?,
-            Err(e) => return Err(e).context("look at its directory"),
+        self.enter(to.parent().unwrap_or(Path::new("")), false)?;
+        fs::hard_link(to, path).context("link it")
+    }
+
+    /// Makes sure that `path` leads to a directory, and through directories alone. Those that are missing are made, if the
+    /// layer may imply them.
+    fn enter(&mut self, path: &Path, imply: bool) -> Result<()> {
+        let mut unknown: Vec<&Path> = Vec::new();
+        for directory in path.ancestors().filter(|directory| !directory.as_os_str().is_empty()) {
+            if self.known.contains(directory) {
+                break;
+            }
+            unknown.push(directory);
         }
-        self.known.insert(parent.to_owned());
+        for directory in unknown.into_iter().rev() {
+            match directory.symlink_metadata() {
+                Ok(found) if found.is_dir() => {}
+                Ok(_) => return Err(Error::invalid("it is reached through what is no directory")),
+                Err(e) if e.kind() == io::ErrorKind::NotFound && imply => self.imply(directory)?,
+                Err(e) => return Err(e).context("look at its directory"),
+            }
+            self.known.insert(directory.to_owned());
+        }
         Ok(())
     }
 
-    /// Makes directories that the layer does not speak of.
-    fn imply(&mut self, path: &Path) -> Result<()> {
-        let mut missing: Vec<&Path> = Vec::new();
-        for directory in path.ancestors().filter(|directory| !directory.as_os_str().is_empty()) {
-            match directory.symlink_metadata() {
-                Ok(found) if found.is_dir() => {}
-                Ok(_) => return Err(Error::invalid("it is in a directory behind a link that leads to nothing")),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => missing.push(directory),
-                Err(e) => return Err(e).context("look at its directory"),
-            }
+    /// Makes a directory that the layer does not speak of.
+    fn imply(&mut self, directory: &Path) -> Result<()> {
+        DirBuilder::new().mode(0o700).create(directory).context("make its directory")?;
+        // Whatever bits it has from the one that it is in.
+        let mode = Permissions::from_mode(IMPLIED_MODE);
+        fs::set_permissions(directory, mode).context("set the permissions of its directory")?;
+        self.inodes.insert(directory.symlink_metadata().context("look at its directory")?.ino());
+        tell(&mut self.implied, directory)
+    }
+
+    /// That the layer speaks of a directory after all. On other layers containerd would have given it what those say of it.
+    fn is_own(&self, inode: u64) -> Result<()> {
+        match self.onto == Onto::Layers && self.inodes.contains(&inode) {
+            true => Err(Error::invalid("a directory is spoken of after what is in it")),
+            false => Ok(()),
         }
-        for directory in missing.into_iter().rev() {
-            DirBuilder::new().mode(IMPLIED_MODE).create(directory).context("make its directory")?;
-            let made = directory.symlink_metadata().context("look at its directory")?;
-            self.implied.push((directory.to_owned(), made.ino()));
+    }
+
+    /// That directories go. What was noted of others by their names and numbers might be of something else from then on.
+    fn forget(&mut self) -> Result<()> {
+        self.known.clear();
+        match self.onto == Onto::Layers && !(self.implied.is_empty() && self.opaque.is_empty()) {
+            true => Err(Error::invalid("a directory is replaced")),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Takes away what lower layers have.
     fn hide(&mut self, directory: &Path, hidden: &[u8], entry: &Entry) -> Result<()> {
-        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
         match (hidden, self.onto) {
-            (OPAQUE, Onto::Layers) => xattr::set(directory, OVERLAY_OPAQUE, b"y").context("make it opaque"),
+            (OPAQUE, Onto::Layers) if directory.as_os_str().is_empty() => {
+                Err(Error::invalid("a layer that hides all others"))
+            }
+            (OPAQUE, Onto::Layers) => {
+                self.is_own(directory.symlink_metadata().context("look at its directory")?.ino())?;
+                tell(&mut self.opaque, directory)
+            }
             // There is nothing yet but what it has itself.
             (OPAQUE, Onto::Nothing) if self.implied.is_empty() => Ok(()),
             (b"" | b"." | b"..", _) => Err(Error::invalid("a whiteout of nothing")),
             (hidden, _) if hidden.starts_with(WHITEOUT) => Err(Error::invalid("a whiteout that is none")),
             (hidden, onto) => {
                 let path = directory.join(OsStr::from_bytes(hidden));
-                if path.symlink_metadata().is_ok() || hidden == OPAQUE {
-                    return Err(Error::invalid("a whiteout of what the same layer has"));
+                match path.symlink_metadata() {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(e).context("look at what is gone"),
+                    Ok(_) => return Err(Error::invalid("a whiteout of what the same layer has")),
                 }
                 if onto == Onto::Layers {
                     special(&path, libc::S_IFCHR, (0, 0))?;
@@ -171,8 +220,20 @@ impl Tree {
     }
 }
 
+/// Notes a directory for the daemon.
+fn tell(told: &mut Vec<PathBuf>, directory: &Path) -> Result<()> {
+    if told.len() >= MAX_TOLD {
+        return Err(Error::invalid(format!("more than {MAX_TOLD} directories that are in lower layers")));
+    }
+    told.push(directory.to_owned());
+    Ok(())
+}
+
 /// A name without what leads nowhere, relative to the directory. What leads upwards is refused.
 fn relative(name: &[u8]) -> Result<PathBuf> {
+    if name.len() > MAX_PATH_BYTES {
+        return Err(Error::invalid(format!("a name of {} bytes", name.len())));
+    }
     let mut path = PathBuf::new();
     for part in name.split(|&b| b == b'/') {
         match part {
@@ -212,7 +273,8 @@ fn attribute(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
     if name.starts_with(b"trusted.") {
         return Ok(());
     }
-    match set_xattr(path, name, value) {
+    let text = CString::new(name).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    match xattr::set(path, &text, value) {
         Err(e) if e.raw_os_error() == Some(libc::ENOTSUP) => Ok(()),
         // Only files and directories have those of users.
         Err(e) if e.raw_os_error() == Some(libc::EPERM) && name.starts_with(b"user.") => {
@@ -226,15 +288,10 @@ fn attribute(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
     }
 }
 
-fn set_xattr(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
-    let name = CString::new(name).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    xattr::set(path, &name, value)
-}
-
 /// What cannot be a time is 1970, as everywhere.
 fn set_times(path: &Path, read: Moment, changed: Moment) -> io::Result<()> {
-    const LAST: i64 = i64::MAX / 1_000_000_000;
-    let bounded = |at: Moment| if at.seconds > LAST { Moment::default() } else { at };
+    const LAST: Moment = Moment { seconds: i64::MAX / 1_000_000_000, nanoseconds: (i64::MAX % 1_000_000_000) as u32 };
+    let bounded = |at: Moment| if at > LAST { Moment::default() } else { at };
     let [read, changed] = [read, changed].map(bounded).map(|at| (at.seconds, i64::from(at.nanoseconds)));
     inode::set_times(path, read, changed)
 }

@@ -15,7 +15,7 @@ use super::Images;
 use crate::call::Call;
 use crate::containerd::{Containerd, Labels, Mount, SnapshotRef};
 use crate::error::{Error, Kind, Result};
-use crate::extract::{adopt, Compression, Onto, Unpacked, Unpacker};
+use crate::extract::{adopt, is_empty, Compression, Onto, Unpacked, Unpacker};
 
 /// The snapshotter whose directories these are.
 const SNAPSHOTTER: &str = "overlayfs";
@@ -34,23 +34,19 @@ struct Held {
     containerd: Arc<dyn Containerd>,
     key: String,
     mounts: Vec<Mount>,
+    /// Where it is.
+    directory: PathBuf,
     /// What it lies on already, if that was there.
     parent: String,
 }
 
-/// A layer on its way.
+/// A layer on its way, or one that waits for those below it.
 pub(super) struct Staging {
     // Ends before its directory goes.
     unpacker: Unpacker,
     held: Held,
-    directory: PathBuf,
-}
-
-/// A layer that waits for those below it.
-pub(super) struct Staged {
-    held: Held,
-    directory: PathBuf,
-    implied: Vec<String>,
+    /// How much of it there was.
+    bytes: u64,
 }
 
 impl Stager {
@@ -80,14 +76,20 @@ impl Stager {
             containerd: self.containerd.clone(),
             key: work_key(name)?,
             mounts: Vec::new(),
+            directory: PathBuf::new(),
             parent: parent.to_owned(),
         };
         // Not the label that says what it will be: it is not that yet.
         held.mounts = self.containerd.prepare_snapshot(call, &held.at(), parent, &Labels::new())?;
         let Some(directory) = files_of(&held.mounts).filter(|directory| directory.is_dir()) else { return Ok(None) };
+        held.directory.clone_from(&directory);
+        // containerd may see something else there than we do.
+        if !is_empty(&directory)? {
+            return Err(Error::precondition(format!("{} is not empty", directory.display())));
+        }
         let onto = if below.is_some() { Onto::Layers } else { Onto::Nothing };
         let unpacker = Unpacker::start(&self.program, call, &directory, onto, compression)?;
-        Ok(Some(Staging { unpacker, held, directory }))
+        Ok(Some(Staging { unpacker, held, bytes: 0 }))
     }
 
     fn has(&self, call: &Call, key: &str) -> Result<bool> {
@@ -98,54 +100,64 @@ impl Stager {
 impl Staging {
     /// More of the layer. Blocks while what came before is being unpacked.
     pub(super) fn write(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
         self.unpacker.write(bytes);
     }
 
-    /// That was all of it. Blocks until it is unpacked.
+    /// That was all that there is to come. Nothing if that was not the layer: others may have brought the rest of it.
+    pub(super) fn end(mut self, layer: &Layer) -> Option<Self> {
+        self.unpacker.end();
+        (self.bytes == layer.descriptor.size_bytes).then_some(self)
+    }
+
+    /// Makes it snapshot `name` on `parent`, which is there. Blocks. False if that is left to containerd; nothing is left
+    /// of it then.
     ///
     /// # Errors
-    /// `InvalidArgument` if it unpacks to something else than its diff id; else what makes it containerd's to unpack.
-    pub(super) fn finish(self, layer: &Layer) -> Result<Option<Staged>> {
-        let Unpacked { diff_id, implied } = match self.unpacker.finish() {
+    /// `InvalidArgument` if it unpacks to something else than its diff id.
+    pub(super) fn settle(self, at: &Images<'_>, call: &Call, layer: &Layer, parent: &str, name: &str) -> Result<bool> {
+        let unpacked = match self.unpacker.finish() {
             Ok(unpacked) => unpacked,
-            Err(e) => {
-                log::info!("layer {}: containerd unpacks it: {e}", layer.descriptor.digest);
-                return Ok(None);
-            }
+            Err(e) => return Ok(left(layer, &e)),
         };
-        layer.check(&diff_id)?;
-        log::debug!("layer {}: unpacked while it was fetched", layer.descriptor.digest);
-        Ok(Some(Staged { held: self.held, directory: self.directory, implied }))
+        layer.check(&unpacked.diff_id)?;
+        match self.held.settle(&unpacked, at, call, parent, name) {
+            Ok(()) => {
+                log::debug!("layer {}: unpacked while it was fetched", layer.descriptor.digest);
+                Ok(true)
+            }
+            Err(e) => Ok(left(layer, &e)),
+        }
     }
 }
 
-impl Staged {
-    /// Makes it snapshot `name` on `parent`, which is there. Blocks.
-    ///
-    /// # Errors
-    /// What containerd or the kernel says. Nothing is left of it then, and the layer can still be unpacked by containerd.
-    pub(super) fn settle(mut self, at: &Images<'_>, call: &Call, parent: &str, name: &str) -> Result<()> {
-        if self.held.parent != parent {
-            return on_snapshot(at, call, parent, name, |mounts| self.move_to(mounts));
+/// Says why.
+fn left(layer: &Layer, why: &Error) -> bool {
+    log::info!("layer {}: containerd unpacks it: {why}", layer.descriptor.digest);
+    false
+}
+
+impl Held {
+    fn settle(mut self, unpacked: &Unpacked, at: &Images<'_>, call: &Call, parent: &str, name: &str) -> Result<()> {
+        if self.parent != parent {
+            return on_snapshot(at, call, parent, name, |mounts| self.take(mounts, unpacked));
         }
-        let mounts = std::mem::take(&mut self.held.mounts);
-        self.move_to(&mounts)?;
-        keep(&mounts)?;
-        if commit(at, call, &self.held.at(), name, &labels::of_snapshot(name))? {
-            self.held.key.clear();
+        self.take(&self.mounts, unpacked)?;
+        keep(&self.mounts)?;
+        if commit(at, call, &self.at(), name, &labels::of_snapshot(name))? {
+            self.key.clear();
         }
         Ok(())
     }
 
-    fn move_to(&self, mounts: &[Mount]) -> Result<()> {
+    /// Puts what was unpacked where these mounts write.
+    fn take(&self, mounts: &[Mount], unpacked: &Unpacked) -> Result<()> {
         let upper = files_of(mounts).ok_or_else(|| Error::precondition("its directory is not to be seen"))?;
         let lower = mounts.iter().flat_map(|mount| &mount.options).find_map(|option| option.strip_prefix("lowerdir="));
         let lower: Vec<&Path> = lower.into_iter().flat_map(|all| all.split(':')).map(Path::new).collect();
-        adopt(&self.directory, &upper, &lower, &self.implied)
+        adopt(&self.directory, &upper, &lower, unpacked)
     }
-}
 
-impl Held {
     fn at(&self) -> SnapshotRef<'_> {
         SnapshotRef { snapshotter: SNAPSHOTTER, key: &self.key }
     }

@@ -5,7 +5,7 @@ use super::fs_info::files_of;
 use super::labels;
 use super::load;
 use super::resolve::Layer;
-use super::stage::Staged;
+use super::stage::Staging;
 use super::Images;
 use crate::call::Call;
 use crate::containerd::{Containerd, Labels, Mount, SnapshotRef};
@@ -65,12 +65,11 @@ pub(super) fn extract(
     layer: &Layer,
     parent: &str,
     name: &str,
-    staged: Option<Staged>,
+    staged: Option<Staging>,
 ) -> Result<()> {
     if let Some(staged) = staged {
-        match staged.settle(at, call, parent, name) {
-            Ok(()) => return Ok(()),
-            Err(e) => log::info!("layer {}: containerd unpacks it: {e}", layer.descriptor.digest),
+        if staged.settle(at, call, layer, parent, name)? {
+            return Ok(());
         }
         call.check()?;
     }

@@ -7,14 +7,12 @@ use std::path::Path;
 use super::{check, reap};
 use crate::error::{Context, Result};
 
-/// Capabilities that making files of others takes: any owner, any permissions, devices, capabilities of programs, and the
-/// attributes of an overlay.
-const KEPT: [u32; 7] = [CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SYS_ADMIN, MKNOD, SETFCAP];
+/// Capabilities that making files of others takes: any owner, any permissions, devices, capabilities of programs.
+const KEPT: [u32; 6] = [CHOWN, DAC_OVERRIDE, FOWNER, FSETID, MKNOD, SETFCAP];
 const CHOWN: u32 = 0;
 const DAC_OVERRIDE: u32 = 1;
 const FOWNER: u32 = 3;
 const FSETID: u32 = 4;
-const SYS_ADMIN: u32 = 21;
 const MKNOD: u32 = 27;
 const SETFCAP: u32 = 31;
 
@@ -36,8 +34,9 @@ struct Capabilities {
 
 const VERSION_3: u32 = 0x2008_0522;
 
-/// Who is short of memory takes it from here first: what this process does, somebody else can do.
-const OOM_SCORE: &str = "500";
+/// Who is short of memory takes it from here, as from any pod that was promised none: what this process does, somebody else
+/// can do.
+const OOM_SCORE: &str = "1000";
 
 /// Makes `root` the root directory of this process, which has one thread, for good. From then on it has only the three
 /// standard streams, at most `memory_bytes` of address space, and the capabilities that making files takes; new files get
@@ -52,7 +51,8 @@ pub fn enter(root: &Path, memory_bytes: u64) -> Result<()> {
         // SAFETY: `limit` is an initialised rlimit that outlives the call.
         check(unsafe { libc::setrlimit(which, &raw const limit) }).context("limit what it may use")?;
     }
-    std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).context("be the first to go")?;
+    // Without it the work can be done as well.
+    std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).ok();
     // SAFETY: takes an integer and cannot fail.
     unsafe { libc::umask(0) };
     chroot(root).with_context(|| format!("make {} the root directory", root.display()))?;

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Context, Error, Kind, Result};
@@ -190,6 +191,79 @@ impl Collected {
     }
 }
 
+/// A process that is fed and read by its owner. Dropping it ends it.
+pub struct Piped {
+    child: Option<Child>,
+    exit: Arc<OwnedFd>,
+}
+
+/// Ends a [`Piped`] from any thread.
+pub struct Killer(Arc<OwnedFd>);
+
+impl Piped {
+    /// Starts `command` in a process group of its own, with pipes for its three standard streams. Needs Linux 5.3.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        reap_stuck();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child = spawn(command).with_context(|| format!("start {}", command.get_program().to_string_lossy()))?;
+        match pidfd(child.id()).context("open a pidfd (needs Linux 5.3)") {
+            Ok(exit) => Ok(Piped { child: Some(child), exit: Arc::new(exit) }),
+            Err(e) => {
+                kill_group(&child);
+                child.wait().context("wait for a killed process")?;
+                Err(e)
+            }
+        }
+    }
+
+    /// Our ends of its pipes, once.
+    pub fn pipes(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>) {
+        self.child
+            .as_mut()
+            .map_or((None, None, None), |child| (child.stdin.take(), child.stdout.take(), child.stderr.take()))
+    }
+
+    /// A handle that ends it.
+    pub fn killer(&self) -> Killer {
+        Killer(self.exit.clone())
+    }
+
+    /// Waits until it has ended. Blocks.
+    pub fn wait(mut self) -> Result<ExitStatus> {
+        let mut child = self.child.take().ok_or_else(|| Error::internal("a process is waited for twice"))?;
+        child.wait().context("wait for a process")
+    }
+}
+
+impl Killer {
+    /// Does not block. Nobody else can have its number: it is a descriptor.
+    pub fn kill(&self) {
+        // SAFETY: takes an open descriptor and integers; a null pointer asks for no more than kill(2) says.
+        let sent = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.0.as_raw_fd(),
+                libc::SIGKILL,
+                std::ptr::null::<libc::siginfo_t>(),
+                0 as libc::c_uint,
+            )
+        };
+        let e = std::io::Error::last_os_error();
+        // It has ended.
+        if sent < 0 && e.raw_os_error() != Some(libc::ESRCH) {
+            log::warn!("kill a process: {e}");
+        }
+    }
+}
+
+impl Drop for Piped {
+    fn drop(&mut self) {
+        if let Some(child) = self.child.take() {
+            end(child, &self.exit);
+        }
+    }
+}
+
 /// Kills the group and reaps its leader; one that does not die is kept for [`reap_stuck`].
 fn end(mut child: Child, exit: &OwnedFd) {
     kill_group(&child);
@@ -346,6 +420,28 @@ mod tests {
         let output = sh("yes | head -c 3000000 >&2; printf end >&2", b"", 1000).expect("runs");
         assert_eq!(output.stderr.len(), 1000);
         assert!(output.stderr.ends_with(b"y\nend"));
+    }
+
+    #[test]
+    fn who_is_killed_reads_no_more_and_who_is_dropped_is_gone() {
+        let mut command = Command::new("cat");
+        let mut cat = Piped::start(&mut command).expect("starts");
+        let (mut to, from, _) = cat.pipes();
+        to.as_mut().expect("a pipe").write_all(b"fed").expect("room");
+        let killer = cat.killer();
+        std::thread::scope(|scope| {
+            let killing = scope.spawn(|| killer.kill());
+            let mut said = Vec::new();
+            from.expect("a pipe").read_to_end(&mut said).expect("its end");
+            killing.join().expect("no panic");
+        });
+        assert_eq!(cat.wait().expect("ended").signal(), Some(libc::SIGKILL));
+        // To nobody.
+        killer.kill();
+        let cat = Piped::start(&mut command).expect("starts");
+        let pid = cat.child.as_ref().expect("there").id();
+        drop(cat);
+        assert!(!std::path::Path::new("/proc").join(pid.to_string()).exists());
     }
 
     #[test]

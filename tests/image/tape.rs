@@ -21,6 +21,9 @@ pub struct Piece {
     content: Vec<u8>,
     device: (u32, u32),
     pax: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Bytes of the header that are set last.
+    patches: Vec<(usize, Vec<u8>)>,
+    is_ustar: bool,
 }
 
 impl Piece {
@@ -35,6 +38,8 @@ impl Piece {
             content: Vec::new(),
             device: (0, 0),
             pax: Vec::new(),
+            patches: Vec::new(),
+            is_ustar: false,
         }
     }
 
@@ -63,6 +68,28 @@ impl Piece {
         Piece::new(name, EntryType::new(kind))
     }
 
+    /// An extended header of one record, for the entry behind it or for all.
+    pub fn record(kind: EntryType, key: &str, value: &str) -> Piece {
+        let mut content = Vec::new();
+        records(&mut content, &[(key.into(), value.into())]);
+        Piece { content, ..Piece::new("record", kind) }
+    }
+
+    /// A header of GNU's that holds a long name.
+    pub fn long_name(name: &[u8]) -> Piece {
+        Piece { content: name.to_vec(), ..Piece::new("././@LongLink", EntryType::GNULongName) }
+    }
+
+    /// In the format of POSIX, with a prefix.
+    pub fn prefixed(self, prefix: &str) -> Piece {
+        Piece { is_ustar: true, ..self }.patched(345, prefix.as_bytes())
+    }
+
+    pub fn patched(mut self, at: usize, bytes: &[u8]) -> Piece {
+        self.patches.push((at, bytes.to_vec()));
+        self
+    }
+
     pub fn named(self, name: &[u8]) -> Piece {
         Piece { name: name.to_vec(), ..self }
     }
@@ -87,20 +114,15 @@ impl Piece {
 
     fn write(&self, to: &mut Vec<u8>) {
         if !self.pax.is_empty() {
-            let mut records = Vec::new();
-            for (key, value) in &self.pax {
-                let bytes = key.len() + value.len() + 3;
-                let length = (bytes..).find(|n| n - bytes == n.to_string().len()).expect("there is one");
-                write!(records, "{length} ").expect("in memory");
-                records.extend([key.as_slice(), b"=", value, b"\n"].concat());
-            }
-            Piece { content: records, ..Piece::new("pax", EntryType::XHeader) }.write(to);
+            let mut content = Vec::new();
+            records(&mut content, &self.pax);
+            Piece { content, ..Piece::new("pax", EntryType::XHeader) }.write(to);
         }
         if self.name.len() > 100 && self.kind != EntryType::GNULongName {
             let name = [self.name.as_slice(), b"\0"].concat();
             Piece { content: name, ..Piece::new("././@LongLink", EntryType::GNULongName) }.write(to);
         }
-        let mut header = tar::Header::new_gnu();
+        let mut header = if self.is_ustar { tar::Header::new_ustar() } else { tar::Header::new_gnu() };
         header.set_entry_type(self.kind);
         header.set_mode(self.mode);
         header.set_uid(self.owner.0);
@@ -113,10 +135,22 @@ impl Piece {
         let most = self.name.len().min(100);
         old.name[..most].copy_from_slice(&self.name[..most]);
         old.linkname[..self.link.len()].copy_from_slice(&self.link);
+        for (at, bytes) in &self.patches {
+            header.as_mut_bytes()[*at..][..bytes.len()].copy_from_slice(bytes);
+        }
         header.set_cksum();
         to.extend_from_slice(header.as_bytes());
         to.extend_from_slice(&self.content);
         to.resize(to.len().next_multiple_of(BLOCK), 0);
+    }
+}
+
+fn records(to: &mut Vec<u8>, records: &[(Vec<u8>, Vec<u8>)]) {
+    for (key, value) in records {
+        let bytes = key.len() + value.len() + 3;
+        let length = (bytes..).find(|n| n - bytes == n.to_string().len()).expect("there is one");
+        write!(to, "{length} ").expect("in memory");
+        to.extend([key.as_slice(), b"=", value, b"\n"].concat());
     }
 }
 

@@ -8,9 +8,11 @@ use std::os::unix::fs::FileExt;
 use tar::{EntryType, Header};
 
 use crate::error::{Context, Error, Result};
-use crate::extract::header::{self, Extension};
+use crate::extract::header;
 
 const BLOCK: u64 = header::BLOCK as u64;
+/// Long names and extended headers are held in memory.
+const MAX_EXTENSION_BYTES: u64 = 64 << 10;
 /// An image archive has a handful of entries per layer.
 const MAX_ENTRIES: usize = 100_000;
 /// `docker save` once wrote a repeated layer as a link to the first.
@@ -30,6 +32,14 @@ pub struct Entries {
     files: HashMap<String, Extent>,
     /// From a link's name to the name it leads to.
     links: HashMap<String, String>,
+}
+
+/// What extension headers say of the entry after them, as far as it matters here.
+#[derive(Default)]
+struct Extension {
+    path: Option<String>,
+    link: Option<String>,
+    bytes: Option<u64>,
 }
 
 impl Entries {
@@ -74,22 +84,43 @@ impl Entries {
     }
 
     fn extend(&self, header: &Header, extent: Extent, extension: &mut Extension) -> Result<()> {
-        if extent.bytes > header::MAX_EXTENSION_BYTES {
+        if extent.bytes > MAX_EXTENSION_BYTES {
             return Err(Error::invalid(format!("an extended header of {} bytes", extent.bytes)));
         }
         let mut body = Vec::new();
         self.read(extent).read_to_end(&mut body).context("read an extended header")?;
-        extension.add(header.entry_type(), &body)
+        match header.entry_type() {
+            EntryType::GNULongName => extension.path = Some(text(&body)?),
+            EntryType::GNULongLink => extension.link = Some(text(&body)?),
+            EntryType::XHeader => {
+                for record in header::records(&body) {
+                    let (key, value) = record?;
+                    match key {
+                        b"path" => extension.path = Some(text(value)?),
+                        b"linkpath" => extension.link = Some(text(value)?),
+                        b"size" => {
+                            let size = text(value)?.parse();
+                            extension.bytes = Some(size.map_err(|e| Error::invalid(format!("extended size: {e}")))?);
+                        }
+                        key if key.starts_with(b"GNU.sparse.") => return Err(header::sparse()),
+                        _ => {}
+                    }
+                }
+            }
+            // Defaults for all that follow: times and owners, nothing that we look at.
+            _ => {}
+        }
+        Ok(())
     }
 
     fn add(&mut self, header: &Header, extent: Extent, extension: Extension) -> Result<()> {
         if self.files.len() + self.links.len() >= MAX_ENTRIES {
             return Err(Error::invalid(format!("more than {MAX_ENTRIES} entries")));
         }
-        let typed = extension.path.map_or_else(|| text(&header.path_bytes()), |path| text(&path))?;
+        let typed = extension.path.map_or_else(|| text(&header.path_bytes()), Ok)?;
         let name = inside("", &typed)?;
         let link = || match extension.link {
-            Some(link) => text(&link),
+            Some(link) => Ok(link),
             None => text(&header.link_name_bytes().unwrap_or_default()),
         };
         match header.entry_type() {

@@ -10,7 +10,7 @@ use crate::call::{Call, Watch};
 use crate::containerd::{Containerd, Content, Descriptor, Labels};
 use crate::error::{Context, Error, Result};
 use crate::image::resolve::{Layer, Resolved};
-use crate::image::stage::{Staged, Stager, Staging};
+use crate::image::stage::{Stager, Staging};
 use crate::registry::Session;
 use crate::store::pulls::Pulls;
 use crate::sync::{Condvar, Mutex};
@@ -41,8 +41,8 @@ struct Shared {
 struct State {
     /// By layer: it is here.
     here: Vec<bool>,
-    /// By layer: it is unpacked, and waits for those below.
-    staged: HashMap<usize, Staged>,
+    /// By layer: it is here, is being unpacked, and waits for those below.
+    staged: HashMap<usize, Staging>,
     running: usize,
     /// What is still queued does nothing any more.
     over: bool,
@@ -107,7 +107,7 @@ impl Job {
     }
 
     /// What was unpacked of a layer that is here.
-    pub(super) fn take_staged(&self, n: usize) -> Option<Staged> {
+    pub(super) fn take_staged(&self, n: usize) -> Option<Staging> {
         self.shared.state.lock().staged.remove(&n)
     }
 
@@ -125,7 +125,7 @@ impl Job {
         }
         let unused = std::mem::take(&mut state.staged);
         drop(state);
-        // Its snapshots go.
+        // Its processes end, and its snapshots go.
         drop(unused);
         // What they say of being broken off is no news.
         failed
@@ -159,7 +159,7 @@ impl Shared {
     }
 
     /// Fetches a layer, and unpacks it meanwhile if that is worth it.
-    fn fetch(&self, n: usize, layer: &Layer) -> Result<Option<Staged>> {
+    fn fetch(&self, n: usize, layer: &Layer) -> Result<Option<Staging>> {
         let Descriptor { digest, size_bytes, .. } = &layer.descriptor;
         // Whatever waits in it is woken by itself.
         let (call, _watch) = self.call.branch();
@@ -169,19 +169,19 @@ impl Shared {
         let mut source = Remote::new(session, layer.descriptor.clone(), n, report, self.wrote.clone());
         // The name that containerd's own tools use: what one of them has begun is gone on with.
         let reference = format!("layer-{digest}");
-        let mut both = Both { remote: &mut source, begin: &|| self.stage(&call, n, layer), staging: None };
+        let mut both = Both { remote: &mut source, begin: &|| self.stage(n, layer), staging: None };
         let written = origin::write(&*self.containerd, &call, &reference, &content, &mut both);
         let staging = both.staging;
         match source.failure() {
             Some(e) => Err(e).for_registry()?,
             None => written?,
         }
-        staging.map_or(Ok(None), |staging| staging.finish(layer))
+        Ok(staging.and_then(|staging| staging.end(layer)))
     }
 
-    /// Begins to unpack a layer of which nothing is here yet.
-    fn stage(&self, call: &Call, n: usize, layer: &Layer) -> Option<Staging> {
-        let begun = self.stager.as_ref()?.begin(call, layer, n, &self.chain);
+    /// Begins to unpack a layer of which nothing is here yet. That goes on when it is fetched.
+    fn stage(&self, n: usize, layer: &Layer) -> Option<Staging> {
+        let begun = self.stager.as_ref()?.begin(&self.call, layer, n, &self.chain);
         begun.unwrap_or_else(|e| {
             log::info!("layer {}: containerd unpacks it: {e}", layer.descriptor.digest);
             None
