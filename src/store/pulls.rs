@@ -51,6 +51,8 @@ struct Taken {
 pub struct Turn {
     taken: Arc<Taken>,
     key: String,
+    /// Somebody else had one before.
+    pub waited: bool,
 }
 
 impl Turns {
@@ -67,12 +69,14 @@ impl Turns {
             waking.freed.notify_all();
         });
         let mut keys = taken.keys.lock();
+        let mut waited = false;
         loop {
             call.check()?;
             if keys.insert(key.to_owned()) {
                 drop(keys);
-                return Ok(Turn { taken, key: key.to_owned() });
+                return Ok(Turn { taken, key: key.to_owned(), waited });
             }
+            waited = true;
             keys = taken.freed.wait_until(keys, call.deadline());
         }
     }
@@ -100,7 +104,8 @@ mod tests {
         let late = turns.take(&Call::within(Duration::from_millis(1)), "a").map(drop);
         assert_eq!(late.map_err(|e| e.kind()), Err(Kind::DeadlineExceeded));
         thread::scope(|scope| {
-            let waiting = scope.spawn(|| turns.take(&Call::unbounded(), "a").map(drop));
+            let waiting = scope.spawn(|| turns.take(&Call::unbounded(), "a").map(|turn| turn.waited));
+            assert!(!first.waited);
             drop(first);
             waiting.join().unwrap().unwrap();
         });

@@ -196,12 +196,15 @@ impl Puller<'_> {
             None => true,
         };
         let mut parent = "";
+        // Who has just made a layer finds none on it. If somebody else was very fast, what he has made is taken.
+        let mut made = false;
         for (n, (layer, name)) in image.layers.iter().zip(&chain).enumerate() {
             job.await_layer(n)?;
             if !whole {
                 let key = SnapshotRef { snapshotter: self.snapshotter, key: name };
-                let _turn = self.pulls.chains.take(call, name)?;
-                if !exists(&*self.containerd, call, &key)? {
+                let turn = self.pulls.chains.take(call, name)?;
+                made = made && !turn.waited || !exists(&*self.containerd, call, &key)?;
+                if made {
                     extract(&at, call, layer, parent, name, job.take_staged(n))
                         .with_context(|| format!("layer {}", layer.descriptor.digest))?;
                 }
