@@ -8,11 +8,11 @@ use cricket_proto::runtime::PodSandboxConfig;
 
 use crate::cri::{container, image_spec, Cri};
 use crate::node::BUSYBOX;
-use crate::registry::{Layer, Registry};
+use crate::registry::{noise, Layer, Registry};
 use crate::rig::Rig;
 use crate::OnePod;
 
-/// A registry beside the node, with an image of two layers.
+/// A registry beside the node, with an image of three layers.
 struct Image {
     _registry: Registry,
     name: String,
@@ -27,8 +27,10 @@ impl Image {
     fn offered(rig: &Rig) -> Image {
         let registry = Registry::start(rig.containerd().dir(), "", "");
         let busybox = fs::read(BUSYBOX).expect("busybox");
-        let id =
-            registry.push("app", "1", &[Layer::gzip("bin/busybox", &busybox), Layer::plain("etc/hello", b"hello")]);
+        // The last one is unpacked while it is fetched, by which time those below are there or not.
+        let noise = Layer::gzip("noise", &noise(1_100_000, 1));
+        let layers = [Layer::gzip("bin/busybox", &busybox), Layer::plain("etc/hello", b"hello"), noise];
+        let id = registry.push("app", "1", &layers);
         let (name, containerd) = (format!("{}/app:1", registry.address), rig.containerd().socket());
         let content = held(&containerd);
         Image { _registry: registry, name, id, containerd, content, pod: rig.pod_config(false) }
