@@ -6,6 +6,7 @@ use std::process::Command;
 
 use cricket::image::build::{self, Bytes, NewFile, NewImage};
 use cricket_proto::methods::runtime_service;
+use cricket_proto::runtime::RuntimeStatus;
 
 use crate::containerd::{Flavour, PrivateContainerd};
 use crate::cri::Cri;
@@ -26,9 +27,8 @@ pub struct Peer {
 
 impl Peer {
     /// Starts it, with the pause image; returns when it answers.
-    pub fn start(flavour: Flavour, second: bool) -> Peer {
+    pub fn start(flavour: Flavour) -> Peer {
         let network = Network::new();
-        let tables = if second { tables_of_second } else { tables };
         let containerd = PrivateContainerd::start_as(Flavour { cri: true, tables: Some(tables), ..flavour });
         let dir = containerd.dir();
         network.configure(dir);
@@ -46,7 +46,9 @@ impl Peer {
 
     fn ready(&self) -> bool {
         let status = self.cri.call(&runtime_service::STATUS, &Default::default());
-        status.is_ok_and(|answer| answer.status.conditions.iter().all(|condition| condition.status))
+        // It has another one, that nothing is used which is to go one day.
+        let ready = |name: &str, of: &RuntimeStatus| of.conditions.iter().any(|of| of.type_ == name && of.status);
+        status.is_ok_and(|answer| ["RuntimeReady", "NetworkReady"].iter().all(|name| ready(name, &answer.status)))
     }
 
     fn import_pause(&self) {
@@ -99,22 +101,4 @@ fn tables(flavour: &Flavour, dir: &Path) -> String {
         SystemdCgroup = false
 "#
     )
-}
-
-/// containerd 2.x translates those tables. Its transfer service, without which there is no CRI plugin, looks for tools
-/// of file systems that most machines lack, unless it is told how to unpack.
-fn tables_of_second(flavour: &Flavour, dir: &Path) -> String {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    tables(flavour, dir)
-        + &format!(
-            r#"[[plugins."io.containerd.transfer.v1.local".unpack_config]]
-  platform = "linux/{architecture}"
-  snapshotter = "overlayfs"
-  differ = "walking"
-"#
-        )
 }

@@ -59,9 +59,9 @@ impl Setting {
         }
         let programs = match text("CONTAINERD").as_str() {
             "" | "1.6" => None,
-            "2" => {
-                Some(env::var_os("CONTAINERD_BIN").map_or_else(|| top().join(CONFORMANCE).join("bin"), PathBuf::from))
-            }
+            "2" => Some(
+                env::var_os("CONTAINERD_BIN").map_or_else(|| top().join(CONFORMANCE).join("bin/c2"), PathBuf::from),
+            ),
             other => return Err(Error::invalid(format!("CONTAINERD={other}: 1.6 or 2"))),
         };
         if let Some(dir) = programs.as_ref().filter(|dir| !dir.join("containerd").is_file()) {
@@ -95,11 +95,6 @@ impl Setting {
     /// containerd as it is behind both sides, but for the CRI plugin.
     pub fn flavour(&self) -> Flavour {
         Flavour { programs: self.programs.clone(), runtime: self.runtime.clone(), ..Flavour::default() }
-    }
-
-    /// Whether it is a containerd of version 2.
-    pub fn second(&self) -> bool {
-        self.programs.is_some()
     }
 
     /// Lines of `[runtime.runc]` in cricket's configuration.

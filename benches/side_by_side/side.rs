@@ -66,7 +66,7 @@ impl Side {
     /// containerd's own CRI plugin.
     pub fn peer(setting: &Setting) -> Result<Side> {
         let group = Group::new("peer")?;
-        let peer = Peer::start(setting.flavour(), setting.second());
+        let peer = Peer::start(setting.flavour());
         group.adopt(peer.containerd.pid())?;
         let archive = peer.containerd.dir().join("shell.tar");
         shell::write(&archive, &[]);

@@ -15,6 +15,12 @@ use protobuf::Message;
 
 /// Where Debian and others put daemons, whatever the caller's PATH says.
 const SBIN: &str = "/usr/local/sbin:/usr/sbin:/sbin";
+/// What containerd 2 is told of unpacking.
+const UNPACK: &str = r#"[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+  platform = "linux/ARCHITECTURE"
+  snapshotter = "overlayfs"
+  differ = "walking"
+"#;
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which containerd it is. The default is that of the search path, without its CRI plugin.
@@ -61,7 +67,7 @@ impl PrivateContainerd {
         let dir = std::env::temp_dir().join(name);
         fs::create_dir(&dir).expect("a fresh directory");
         let tables = flavour.tables.map(|tables| tables(&flavour, &dir)).unwrap_or_default();
-        fs::write(dir.join("config.toml"), config(&dir, flavour.cri) + &tables).expect("write config.toml");
+        fs::write(dir.join("config.toml"), config(&dir, &flavour) + &tables).expect("write config.toml");
         let daemon = spawn(&dir, &flavour);
         PrivateContainerd { dir, flavour, daemon }
     }
@@ -146,9 +152,15 @@ const CRI: &str = r#"
   "io.containerd.cri.v1.images","#;
 
 /// Without the CRI plugin if it is not wanted, and without the snapshotters that only make the start slow.
-fn config(dir: &Path, cri: bool) -> String {
+fn config(dir: &Path, flavour: &Flavour) -> String {
     let dir = dir.display();
-    let unwanted = if cri { "" } else { CRI };
+    let unwanted = if flavour.cri { "" } else { CRI };
+    // The transfer service of containerd 2, without which nothing is served, looks for tools of file systems that most
+    // machines lack, unless it is told how to unpack.
+    let second = match flavour.programs {
+        Some(_) => UNPACK.replace("ARCHITECTURE", architecture()),
+        None => String::new(),
+    };
     format!(
         r#"version = 2
 root = "{dir}/root"
@@ -164,8 +176,16 @@ disabled_plugins = [{unwanted}
   address = "{dir}/containerd.sock"
 [ttrpc]
   address = "{dir}/containerd.sock.ttrpc"
-"#
+{second}"#
     )
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 /// Starts the daemon and waits for its `READY=1`, as systemd would.
