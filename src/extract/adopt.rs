@@ -20,7 +20,7 @@ const INHERITED: &CStr = c"system.posix_acl_default";
 
 /// Puts the content of directory `from` in the place of `upper` of an overlay with these `lower` directories, the topmost
 /// first; they may be the same. Both are on one file system, and nothing else is in `upper`. Directories that the layer does
-/// not speak of become what they are in the uppermost layer that has them, as in containerd.
+/// not speak of become what they are in the uppermost layer that has them, as in containerd, but for their times.
 ///
 /// # Errors
 /// What the kernel says; `FailedPrecondition` for what containerd would have made otherwise. `from` and `upper` may have
@@ -56,7 +56,13 @@ pub fn is_empty(directory: &Path) -> Result<bool> {
 fn become_like_lower(upper: &Path, lower: &[&Path], path: &Path) -> Result<()> {
     for layer in lower {
         match open_inside(layer, path) {
-            Ok(known) if known.metadata()?.is_dir() => return dress(&open_inside(upper, path)?, &known),
+            Ok(known) if known.metadata()?.is_dir() => {
+                // Links are followed in another way by containerd, where one leads upwards.
+                if fs::read_link(place(&known))? != fs::canonicalize(layer)?.join(path) {
+                    return Err(Error::precondition("it is behind a link in a lower layer"));
+                }
+                return dress(&open_inside(upper, path)?, &known);
+            }
             // Replaced or taken away by this layer.
             Ok(_) => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}

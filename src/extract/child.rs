@@ -16,7 +16,7 @@ use crate::sys::confine;
 /// What is read at once of a layer, and of what it was before it was compressed.
 const READ_BYTES: usize = 64 << 10;
 const PLAIN_BYTES: usize = 128 << 10;
-/// All that it may map: a decompressor's window is as large as the layer says.
+/// All that it may map, program and stack included: many times what it needs for any layer.
 const MEMORY_BYTES: u64 = 256 << 20;
 
 /// What is said of a failure: names in a layer may be long, and the daemon does not read before the end.

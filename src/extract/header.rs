@@ -13,7 +13,7 @@ pub const MAX_EXTENSION_BYTES: u64 = 1 << 20;
 /// A record has a length, a space, a key, an equals sign and a line feed.
 const LEAST_RECORD: usize = 5;
 /// Later than this is no time.
-const MOST_SECONDS: u64 = 1 << 40;
+pub const MOST_SECONDS: i64 = 1 << 40;
 /// Attributes stand under their names behind this.
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
@@ -28,8 +28,8 @@ pub fn read(block: [u8; BLOCK]) -> Result<Option<Header>> {
     let sum: u32 = block[..148].iter().chain(&block[156..]).map(|&b| u32::from(b)).sum::<u32>() + 8 * 32;
     let mut header = Header::new_old();
     *header.as_mut_bytes() = block;
-    match header.cksum() {
-        Ok(expected) if expected == sum => Ok(Some(header)),
+    match number(&block[148..156]) {
+        Ok(expected) if expected == i64::from(sum) => Ok(Some(header)),
         _ => Err(Error::invalid("no tar header (not a tar file, or a damaged one)")),
     }
 }
@@ -184,7 +184,7 @@ impl Records {
             b"path" | b"linkpath" | b"uname" | b"gname" if value.contains(&0) => return Err(bad()),
             b"path" => self.names[0] = some.then(|| value.to_vec()),
             b"linkpath" => self.names[1] = some.then(|| value.to_vec()),
-            b"size" => self.bytes = number()?,
+            b"size" => self.bytes = number()?.map(|n| i64::try_from(n).map(|_| n).map_err(|_| bad())).transpose()?,
             b"uid" => self.uid = id()?,
             b"gid" => self.gid = id()?,
             b"mtime" => self.changed = moment()?,
@@ -255,7 +255,7 @@ fn moment(text: &[u8]) -> Option<Moment> {
         None => (text, &text[..0]),
     };
     let (is_before, whole) = whole.strip_prefix(b"-").map_or((false, whole), |whole| (true, whole));
-    let seconds = decimal(whole).filter(|seconds| *seconds <= MOST_SECONDS)?;
+    let seconds = i64::try_from(decimal(whole)?).ok().filter(|seconds| *seconds <= MOST_SECONDS)?;
     if !rest.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -263,7 +263,7 @@ fn moment(text: &[u8]) -> Option<Moment> {
     let nanoseconds = digits.fold(0, |all, digit| all * 10 + u32::from(digit - b'0'));
     match is_before {
         true => Some(Moment::default()),
-        false => Some(Moment { seconds: i64::try_from(seconds).ok()?, nanoseconds }),
+        false => Some(Moment { seconds, nanoseconds }),
     }
 }
 
@@ -329,6 +329,7 @@ mod tests {
             ("uid", "-1"),
             ("uid", "4294967296"),
             ("size", "+1"),
+            ("size", "9223372036854775808"),
             ("size", "99999999999999999999"),
             ("mtime", "1.x"),
             ("mtime", "1.1234567890x"),

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Write};
 
 use tar::{EntryType, Header};
 
-use super::header::{self, is_extension, number, Extension, Moment, BLOCK, MAX_EXTENSION_BYTES};
+use super::header::{self, is_extension, number, Extension, Moment, BLOCK, MAX_EXTENSION_BYTES, MOST_SECONDS};
 use crate::error::{Context, Error, Result};
 
 /// What an entry makes.
@@ -72,13 +72,14 @@ impl<R: BufRead> Stream<R> {
         let mut extension = Extension::default();
         while let Some(header) = self.header()? {
             let kind = header.entry_type();
+            let numbers = Numbers::of(&header)?;
             let own = u64::try_from(number(&header.as_old().size)?).map_err(|_| Error::invalid("a size below 0"))?;
             if is_extension(kind) {
                 self.begin(own)?;
                 extension.add(kind, &self.extension()?)?;
                 continue;
             }
-            let entry = entry(&header, extension)?;
+            let entry = entry(&header, &numbers, extension)?;
             // What else has a size there has no bytes for it, or so everybody reads it.
             self.begin(if entry.0.make == Make::File { entry.1.unwrap_or(own) } else { 0 })?;
             return Ok(Some(entry.0));
@@ -166,26 +167,51 @@ fn cut_off() -> Error {
     Error::invalid("the layer is cut off")
 }
 
+/// The numbers of a header. All are read, whatever it is the header of and whatever else counts: a header that is damaged is
+/// none.
+struct Numbers {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    changed: Moment,
+    device: (u32, u32),
+}
+
+impl Numbers {
+    fn of(header: &Header) -> Result<Self> {
+        let bad = |what: &str| Error::invalid(format!("{what} of {:?}", String::from_utf8_lossy(&header.path_bytes())));
+        let small = |what: &str, field: &[u8]| {
+            number(field).ok().and_then(|value| u32::try_from(value).ok()).ok_or_else(|| bad(what))
+        };
+        if !header::is_plain(header) {
+            return Err(bad("the kind of header"));
+        }
+        let old = header.as_old();
+        let (major, minor) = match (header.as_ustar(), header.as_gnu()) {
+            (Some(ustar), _) => (&ustar.dev_major[..], &ustar.dev_minor[..]),
+            (_, Some(gnu)) => (&gnu.dev_major[..], &gnu.dev_minor[..]),
+            _ => (&[][..], &[][..]),
+        };
+        // What is before 1970 is 1970, as everywhere.
+        let seconds = number(&old.mtime).ok().map(|seconds| seconds.max(0));
+        let seconds = seconds.filter(|seconds| *seconds <= MOST_SECONDS).ok_or_else(|| bad("time"))?;
+        Ok(Numbers {
+            mode: small("permissions", &old.mode)? & 0o7777,
+            uid: small("owner", &old.uid)?,
+            gid: small("group", &old.gid)?,
+            changed: Moment { seconds, nanoseconds: 0 },
+            device: (small("device numbers", major)?, small("device numbers", minor)?),
+        })
+    }
+}
+
 /// What header and extension say together, and the size if the extension has one.
-fn entry(header: &Header, extension: Extension) -> Result<(Entry, Option<u64>)> {
+fn entry(header: &Header, numbers: &Numbers, extension: Extension) -> Result<(Entry, Option<u64>)> {
     let path = extension.path().map_or_else(|| header.path_bytes().into_owned(), <[u8]>::to_vec);
     let link = header.link_name_bytes().unwrap_or_default();
     let link = extension.link().map_or_else(|| link.into_owned(), <[u8]>::to_vec);
     let bad = |what: &str| Error::invalid(format!("{what} of {:?}", String::from_utf8_lossy(&path)));
-    // All are read, also where something else counts: a header that is damaged is none.
-    let small = |what: &str, field: &[u8]| {
-        number(field).ok().and_then(|value| u32::try_from(value).ok()).ok_or_else(|| bad(what))
-    };
-    if !header::is_plain(header) {
-        return Err(bad("the kind of header"));
-    }
-    let old = header.as_old();
-    let (major, minor) = match (header.as_ustar(), header.as_gnu()) {
-        (Some(ustar), _) => (&ustar.dev_major[..], &ustar.dev_minor[..]),
-        (_, Some(gnu)) => (&gnu.dev_major[..], &gnu.dev_minor[..]),
-        _ => (&[][..], &[][..]),
-    };
-    let (major, minor) = (small("device numbers", major)?, small("device numbers", minor)?);
+    let (major, minor) = numbers.device;
     let make = match (header.entry_type(), header.as_bytes()[156]) {
         // The first tar had no type for it.
         (EntryType::Regular, 0) if path.ends_with(b"/") => Make::Directory,
@@ -199,18 +225,15 @@ fn entry(header: &Header, extension: Extension) -> Result<(Entry, Option<u64>)> 
         (EntryType::GNUSparse, _) => return Err(header::sparse()),
         (_, other) => return Err(bad(&format!("type {other:#04x}"))),
     };
-    // What is before 1970 is 1970, as everywhere.
-    let changed = number(&old.mtime).map_err(|_| bad("time"))?.max(0);
-    let (read, later) = extension.times();
-    let changed = later.unwrap_or(Moment { seconds: changed, nanoseconds: 0 });
-    let (uid, gid) = (small("owner", &old.uid)?, small("group", &old.gid)?);
-    let owner = extension.owner();
+    let (read, changed) = extension.times();
+    let changed = changed.unwrap_or(numbers.changed);
+    let (uid, gid) = extension.owner();
     let bytes = extension.bytes();
     let entry = Entry {
         make,
-        mode: small("permissions", &old.mode)? & 0o7777,
-        uid: owner.0.unwrap_or(uid),
-        gid: owner.1.unwrap_or(gid),
+        mode: numbers.mode,
+        uid: uid.unwrap_or(numbers.uid),
+        gid: gid.unwrap_or(numbers.gid),
         changed,
         read: read.unwrap_or_default().max(changed),
         xattrs: extension.into_xattrs(),

@@ -23,8 +23,8 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..opq";
 /// The permissions of a directory that the layer has files in and does not speak of.
 const IMPLIED_MODE: u32 = 0o755;
-/// No more of these are told to the daemon, which has work with each.
-const MAX_TOLD: usize = 1000;
+/// No more of these are told to the daemon, which looks for each in the layers below.
+const MAX_TOLD: usize = 10_000;
 /// Longer names are too long for one of two programs, which put another directory before them.
 const MAX_PATH_BYTES: usize = 3500;
 
@@ -40,8 +40,9 @@ pub enum Onto {
 /// The directory, as far as it has been filled.
 pub struct Tree {
     onto: Onto,
-    /// Directories that are there only for what is in them, and their inodes.
+    /// Directories that are there only for what is in them, on other layers.
     implied: Vec<PathBuf>,
+    /// And the inodes of all such.
     inodes: HashSet<u64>,
     /// Directories that hide what lower layers have in them.
     opaque: Vec<PathBuf>,
@@ -74,8 +75,10 @@ impl Tree {
 
     /// Sets what had to wait. Says which directories are there only for what is in them, parents first, and which hide what
     /// is below them.
-    pub fn finish(self) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
-        for (path, read, changed) in &self.directories {
+    pub fn finish(mut self) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+        self.known.clear();
+        for (path, read, changed) in &std::mem::take(&mut self.directories) {
+            self.enter(path.parent().unwrap_or(Path::new("")), false)?;
             let still = path.symlink_metadata().with_context(|| format!("look at {}", path.display()))?;
             if still.is_symlink() {
                 return Err(Error::invalid(format!("{} was a directory, and is a link", path.display())));
@@ -169,7 +172,10 @@ impl Tree {
         let mode = Permissions::from_mode(IMPLIED_MODE);
         fs::set_permissions(directory, mode).context("set the permissions of its directory")?;
         self.inodes.insert(directory.symlink_metadata().context("look at its directory")?.ino());
-        tell(&mut self.implied, directory)
+        match self.onto {
+            Onto::Layers => tell(&mut self.implied, directory),
+            Onto::Nothing => Ok(()),
+        }
     }
 
     /// That the layer speaks of a directory after all. On other layers containerd would have given it what those say of it.
@@ -200,7 +206,7 @@ impl Tree {
                 tell(&mut self.opaque, directory)
             }
             // There is nothing yet but what it has itself.
-            (OPAQUE, Onto::Nothing) if self.implied.is_empty() => Ok(()),
+            (OPAQUE, Onto::Nothing) if self.inodes.is_empty() => Ok(()),
             (b"" | b"." | b"..", _) => Err(Error::invalid("a whiteout of nothing")),
             (hidden, _) if hidden.starts_with(WHITEOUT) => Err(Error::invalid("a whiteout that is none")),
             (hidden, onto) => {

@@ -110,31 +110,20 @@ impl Staging {
         (self.bytes == layer.descriptor.size_bytes).then_some(self)
     }
 
-    /// Makes it snapshot `name` on `parent`, which is there. Blocks. False if that is left to containerd; nothing is left
-    /// of it then.
-    ///
-    /// # Errors
-    /// `InvalidArgument` if it unpacks to something else than its diff id.
-    pub(super) fn settle(self, at: &Images<'_>, call: &Call, layer: &Layer, parent: &str, name: &str) -> Result<bool> {
-        let unpacked = match self.unpacker.finish() {
-            Ok(unpacked) => unpacked,
-            Err(e) => return Ok(left(layer, &e)),
-        };
-        layer.check(&unpacked.diff_id)?;
-        match self.held.settle(&unpacked, at, call, parent, name) {
-            Ok(()) => {
-                log::debug!("layer {}: unpacked while it was fetched", layer.descriptor.digest);
-                Ok(true)
-            }
-            Err(e) => Ok(left(layer, &e)),
+    /// Makes it snapshot `name` on `parent`, which is there. Blocks. False if that is left to containerd: then nothing is left
+    /// of it.
+    pub(super) fn settle(self, at: &Images<'_>, call: &Call, layer: &Layer, parent: &str, name: &str) -> bool {
+        let done = self.unpacker.finish().and_then(|unpacked| {
+            // Whether the layer is to blame, containerd will say.
+            layer.check(&unpacked.diff_id)?;
+            self.held.settle(&unpacked, at, call, parent, name)
+        });
+        match &done {
+            Ok(()) => log::debug!("layer {}: unpacked while it was fetched", layer.descriptor.digest),
+            Err(e) => log::info!("layer {}: containerd unpacks it: {e}", layer.descriptor.digest),
         }
+        done.is_ok()
     }
-}
-
-/// Says why.
-fn left(layer: &Layer, why: &Error) -> bool {
-    log::info!("layer {}: containerd unpacks it: {why}", layer.descriptor.digest);
-    false
 }
 
 impl Held {

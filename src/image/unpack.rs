@@ -68,7 +68,7 @@ pub(super) fn extract(
     staged: Option<Staging>,
 ) -> Result<()> {
     if let Some(staged) = staged {
-        if staged.settle(at, call, layer, parent, name)? {
+        if staged.settle(at, call, layer, parent, name) {
             return Ok(());
         }
         call.check()?;

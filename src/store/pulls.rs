@@ -51,7 +51,7 @@ struct Taken {
 pub struct Turn {
     taken: Arc<Taken>,
     key: String,
-    /// Somebody else had one before.
+    /// Somebody else had one when it was asked for.
     pub waited: bool,
 }
 

@@ -18,8 +18,8 @@ const DEATH: Duration = Duration::from_secs(2);
 /// How much of stderr an error message quotes.
 const TAIL_BYTES: usize = 1024;
 
-/// Killed processes that the kernel did not let go yet (a dead file server, usually). Every [`run`] reaps those that
-/// have ended since, so that none stays a zombie and no thread waits for one.
+/// Killed processes that the kernel did not let go yet (a dead file server, usually). Whoever starts the next one reaps
+/// those that have ended since, so that none stays a zombie and no thread waits for one.
 static STUCK: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 
 /// How often a program is started again that somebody seems to be writing, and how long after.
@@ -305,7 +305,6 @@ fn poll<const N: usize>(wanted: [(RawFd, libc::c_short); N], deadline: Option<In
     Ok(fds.map(|fd| fd.revents != 0))
 }
 
-/// A descriptor that becomes readable when `child` exits.
 /// The numbers of all processes.
 pub fn pids() -> std::io::Result<impl Iterator<Item = u32>> {
     let entries = std::fs::read_dir("/proc")?.flatten();

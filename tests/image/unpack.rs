@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use cricket::call::Call;
@@ -97,7 +98,6 @@ fn middle() -> Vec<Piece> {
         // Directories that the layer does not speak of.
         Piece::file("kept/below/upper", b"u"),
         Piece::file("kept/new/file", b"n"),
-        Piece::file("lib/shadows-a-link", b"s"),
         Piece::dir("etc").mode(0o2751).owner(10, 21),
         Piece::file("etc/passwd", b"changed").owner(3, 4),
         Piece::hard_link("etc/linked", "etc/passwd"),
@@ -195,7 +195,7 @@ impl Node {
     /// The directories of a committed snapshot and those below it, the lowest first.
     fn directories(&self, snapshot: &str) -> Vec<PathBuf> {
         let at = |key| SnapshotRef { snapshotter: "overlayfs", key };
-        let mounts = self.client.prepare_snapshot(&call(), &at("look"), snapshot, &Labels::new()).expect("a snapshot");
+        let mounts = self.client.prepare_snapshot(&call(), &at("look"), snapshot, &root()).expect("a snapshot");
         self.client.remove_snapshot(&call(), &at("look")).expect("ours");
         let all = option(&mounts, "lowerdir=").expect("an overlay");
         all.split(':').rev().map(PathBuf::from).collect()
@@ -255,6 +255,35 @@ impl Node {
     }
 }
 
+/// What cricket's own code in this process says.
+struct Notes(Mutex<Vec<String>>);
+
+static NOTES: Notes = Notes(Mutex::new(Vec::new()));
+
+impl Notes {
+    fn begin() {
+        log::set_logger(&NOTES).expect("one test wants them");
+        log::set_max_level(log::LevelFilter::Debug);
+    }
+
+    /// Those that name a blob.
+    fn of(digest: &str) -> Vec<String> {
+        NOTES.0.lock().expect("no panic").iter().filter(|note| note.contains(digest)).cloned().collect()
+    }
+}
+
+impl log::Log for Notes {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.lock().expect("no panic").push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
 /// What the garbage collector leaves alone.
 fn root() -> Labels {
     Labels::from([("containerd.io/gc.root".to_owned(), "yes".to_owned())])
@@ -269,12 +298,17 @@ fn cricket() -> String {
 fn every_file_is_what_containerd_makes_of_it() {
     let node = Node::new();
     let registry = Registry::start(node.private.dir(), "", "");
-    let layers = [packed(&tape(&lowest(), 1)), packed(&tape(&middle(), 2)), plain(tape(&highest(), 3))];
+    // No other test has these.
+    let layers = [packed(&tape(&lowest(), 501)), packed(&tape(&middle(), 502)), plain(tape(&highest(), 503))];
     registry.push("zoo", "1", &layers);
     let name = format!("{}/zoo:1", registry.address);
     let unpacker = node.witness(&cricket());
+    Notes::begin();
     node.pull_by(unpacker, &name).expect("pull");
     assert_eq!(node.ended(), ["0"; 3], "unpacked while they were fetched");
+    for layer in &layers {
+        assert_eq!(Notes::of(&layer.digest()), [format!("layer {}: unpacked while it was fetched", layer.digest())]);
+    }
     let ours = node.directories(&node.chain_id(&name));
     let theirs = node.directories(&node.by_containerd(&layers));
     assert_eq!(ours.len(), 3);
@@ -446,12 +480,15 @@ fn what_depends_on_the_layers_below_is_as_there() {
                 Piece::file("d/secret", b"s"),
                 Piece::symlink("l", "d"),
                 Piece::dir("a").pax("SCHILY.xattr.user.x", b"1"),
+                Piece::dir("usr/lib").mode(0o711),
+                Piece::symlink("lib", "usr/lib"),
             ],
             1,
         ))
     };
-    // Ours makes the first, and what is below says that it must not; the others it refuses by itself.
-    let above: [(&str, Vec<Piece>); 4] = [
+    // Ours makes the first two, and what is below says that it must not; the others it refuses by itself.
+    let above: [(&str, Vec<Piece>); 5] = [
+        ("0", vec![Piece::file("lib/shadows-a-link", b"f")]),
         ("0", vec![Piece::file("staff/new/f", b"f")]),
         ("1", vec![Piece::dir("d"), Piece::symlink("m", "d"), Piece::file("m/.wh..wh..opq", b"")]),
         ("1", vec![Piece::file("a/f", b"f"), Piece::dir("a")]),
@@ -468,7 +505,7 @@ fn what_depends_on_the_layers_below_is_as_there() {
         assert_eq!(ended.last().map(String::as_str), Some(*code), "{n}: {ended:?}");
         let ours = node.directories(&node.chain_id(&name));
         let theirs = node.directories(&node.by_containerd(&layers));
-        let undated = ["staff", "staff/new", "a", "e", "d"];
+        let undated = ["staff", "staff/new", "a", "e", "d", "lib"];
         let (ours, theirs) = (facts(&ours[1], &undated), facts(&theirs[1], &undated));
         assert_eq!(ours, theirs, "{n}");
         node.forget_theirs(2);
