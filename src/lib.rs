@@ -14,6 +14,7 @@ pub mod flights;
 pub mod clock;
 pub mod base64;
 pub mod encoded;
+pub mod digest;
 // pure: no files, clock, environment, network
 pub mod reference;
 pub mod config;

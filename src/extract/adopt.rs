@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::process::Unpacked;
 use crate::error::{Context, Error, Result};
-use crate::sys::durable::exchange;
+use crate::sys::inode::exchange;
 use crate::sys::tree::place;
 use crate::sys::view::open_inside;
 use crate::sys::xattr;

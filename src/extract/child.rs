@@ -5,11 +5,11 @@ use std::io::{self, BufReader, Read, Write};
 use std::path::PathBuf;
 
 use flate2::bufread::MultiGzDecoder;
-use sha2::{Digest, Sha256};
 
 use super::process::{Compression, Unpacked};
 use super::stream::Stream;
 use super::tree::{Onto, Tree};
+use crate::digest::Hashing;
 use crate::error::{Context, Error, Result};
 use crate::sys::confine;
 
@@ -54,10 +54,9 @@ fn unpack(layer: impl Read, onto: Onto, compression: Compression) -> Result<Unpa
 }
 
 fn entries(plain: impl Read, onto: Onto) -> Result<Unpacked> {
-    let mut hash = Sha256::new();
+    let mut plain = Hashing::new(plain);
     let (implied, opaque) = {
-        let plain = BufReader::with_capacity(PLAIN_BYTES, Hashing { plain, hash: &mut hash });
-        let (mut stream, mut tree) = (Stream::new(plain), Tree::new(onto));
+        let (mut stream, mut tree) = (Stream::new(BufReader::with_capacity(PLAIN_BYTES, &mut plain)), Tree::new(onto));
         while let Some(entry) = stream.entry()? {
             tree.add(&entry, &mut stream)?;
         }
@@ -70,20 +69,5 @@ fn entries(plain: impl Read, onto: Onto) -> Result<Unpacked> {
         text.map_err(|path| Error::invalid(format!("directory {path:?} is no text")))
     };
     let texts = |paths: Vec<PathBuf>| paths.into_iter().map(text).collect::<Result<Vec<String>>>();
-    let diff_id = hash.finalize().iter().fold("sha256:".to_owned(), |id, byte| id + &format!("{byte:02x}"));
-    Ok(Unpacked { diff_id, implied: texts(implied)?, opaque: texts(opaque)? })
-}
-
-/// Hashes what is read through it.
-struct Hashing<'a, R> {
-    plain: R,
-    hash: &'a mut Sha256,
-}
-
-impl<R: Read> Read for Hashing<'_, R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let n = self.plain.read(into)?;
-        self.hash.update(&into[..n]);
-        Ok(n)
-    }
+    Ok(Unpacked { diff_id: plain.digest(), implied: texts(implied)?, opaque: texts(opaque)? })
 }

@@ -34,8 +34,8 @@ pub fn read(block: [u8; BLOCK]) -> Result<Option<Header>> {
     }
 }
 
-/// Whether all readers find the same in a header. The fields behind the first ones depend on who wrote it, and some wrote what
-/// they did not say.
+/// Whether all readers find the same in a header. The fields behind the first ones depend on who wrote it, and some wrote
+/// what they did not say.
 pub fn is_plain(header: &Header) -> bool {
     let block = header.as_bytes();
     match &block[257..265] {

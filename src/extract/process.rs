@@ -28,7 +28,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    const ALL: [(Compression, &'static str); 2] = [(Compression::None, "none"), (Compression::Gzip, "gzip")];
+    const ALL: [Compression; 2] = [Compression::None, Compression::Gzip];
 
     fn name(self) -> &'static str {
         match self {
@@ -38,8 +38,8 @@ impl Compression {
     }
 
     pub(super) fn of_name(name: &str) -> Result<Self> {
-        let known = Compression::ALL.into_iter().find(|(_, known)| *known == name);
-        known.map(|(compression, _)| compression).ok_or_else(|| Error::invalid(format!("compression {name}")))
+        let known = Compression::ALL.into_iter().find(|known| known.name() == name);
+        known.ok_or_else(|| Error::invalid(format!("compression {name}")))
     }
 }
 

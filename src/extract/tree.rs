@@ -98,7 +98,7 @@ impl Tree {
         }
         let there = match path.symlink_metadata() {
             Ok(found) if found.is_dir() && entry.make == Make::Directory => {
-                self.is_own(found.ino())?;
+                self.refuse_implied(found.ino())?;
                 true
             }
             Ok(found) => {
@@ -178,8 +178,9 @@ impl Tree {
         }
     }
 
-    /// That the layer speaks of a directory after all. On other layers containerd would have given it what those say of it.
-    fn is_own(&self, inode: u64) -> Result<()> {
+    /// For when the layer speaks of a directory: of one that it has implied before, on other layers,
+    /// containerd would have made what those say of it.
+    fn refuse_implied(&self, inode: u64) -> Result<()> {
         match self.onto == Onto::Layers && self.inodes.contains(&inode) {
             true => Err(Error::invalid("a directory is spoken of after what is in it")),
             false => Ok(()),
@@ -202,7 +203,7 @@ impl Tree {
                 Err(Error::invalid("a layer that hides all others"))
             }
             (OPAQUE, Onto::Layers) => {
-                self.is_own(directory.symlink_metadata().context("look at its directory")?.ino())?;
+                self.refuse_implied(directory.symlink_metadata().context("look at its directory")?.ino())?;
                 tell(&mut self.opaque, directory)
             }
             // There is nothing yet but what it has itself.

@@ -8,9 +8,9 @@ use std::path::Path;
 use serde_json::json;
 use tar::{EntryType, Header};
 
-use super::digest::{self, Hashing};
 use super::document::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
 use super::platform;
+use crate::digest::{self, Hashing};
 use crate::error::{Context, Error, Result};
 
 /// An image of one layer for this node's platform.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::digest;
 use super::platform::Platform;
 use crate::containerd::{Descriptor, Labels};
+use crate::digest;
 use crate::error::{Error, Result};
 use crate::oci::facts::ImageFacts;
 use crate::reference::is_full_id;

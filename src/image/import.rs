@@ -4,13 +4,13 @@ use std::io::Read;
 use std::path::Path;
 
 use super::archive::{Archive, Archived};
-use super::digest::Hashing;
 use super::lease::leased;
 use super::publish::{publish, records};
 use super::pull::Step;
 use super::{labels, load, platform, unpack, Images};
 use crate::call::Call;
 use crate::containerd::{Content, Descriptor, ImageRecord, Labels};
+use crate::digest::Hashing;
 use crate::error::{Context, Error, Result};
 use crate::reference::Reference;
 
@@ -167,8 +167,8 @@ mod tests {
     use super::*;
     use crate::containerd::fake::Fault;
     use crate::containerd::Containerd;
+    use crate::digest;
     use crate::error::{Idempotent, Kind};
-    use crate::image::digest;
 
     const APP: &str = "docker.io/library/app:1";
 

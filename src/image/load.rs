@@ -176,7 +176,7 @@ mod tests {
     use super::super::testing::*;
     use super::*;
     use crate::containerd::fake::Fault;
-    use crate::image::digest;
+    use crate::digest;
     use crate::store::image::ImageStore;
 
     const APP: &str = "docker.io/library/app:1";

@@ -6,7 +6,6 @@
 mod answer;
 mod archive;
 pub mod build;
-mod digest;
 mod document;
 pub mod export;
 pub mod folder;

@@ -1,9 +1,10 @@
 //! From a name's target to the image this node runs: through indexes to the manifest, the configuration, the layers.
 
 use super::document::{self, chain_ids, Config, Document, Link};
+use super::labels;
 use super::platform::{self, Platform};
-use super::{digest, labels};
 use crate::containerd::{Descriptor, Labels};
+use crate::digest;
 use crate::error::{Context, Error, Kind, Result};
 use crate::oci::facts::ImageFacts;
 use crate::store::image::Image;

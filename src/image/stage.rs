@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::document::OCI_LAYER;
 use super::fs_info::files_of;
 use super::labels;
 use super::resolve::Layer;
@@ -23,7 +24,6 @@ const SNAPSHOTTER: &str = "overlayfs";
 const LEAST_BYTES: u64 = 1 << 20;
 
 /// Where layers are unpacked while they are fetched.
-#[derive(Clone)]
 pub(super) struct Stager {
     containerd: Arc<dyn Containerd>,
     program: PathBuf,
@@ -82,13 +82,13 @@ impl Stager {
         // Not the label that says what it will be: it is not that yet.
         held.mounts = self.containerd.prepare_snapshot(call, &held.at(), parent, &Labels::new())?;
         let Some(directory) = files_of(&held.mounts).filter(|directory| directory.is_dir()) else { return Ok(None) };
-        held.directory.clone_from(&directory);
+        held.directory = directory;
         // containerd may see something else there than we do.
-        if !is_empty(&directory)? {
-            return Err(Error::precondition(format!("{} is not empty", directory.display())));
+        if !is_empty(&held.directory)? {
+            return Err(Error::precondition(format!("{} is not empty", held.directory.display())));
         }
         let onto = if below.is_some() { Onto::Layers } else { Onto::Nothing };
-        let unpacker = Unpacker::start(&self.program, call, &directory, onto, compression)?;
+        let unpacker = Unpacker::start(&self.program, call, &held.directory, onto, compression)?;
         Ok(Some(Staging { unpacker, held, bytes: 0 }))
     }
 
@@ -110,8 +110,8 @@ impl Staging {
         (self.bytes == layer.descriptor.size_bytes).then_some(self)
     }
 
-    /// Makes it snapshot `name` on `parent`, which is there. Blocks. False if that is left to containerd: then nothing is left
-    /// of it.
+    /// Makes it snapshot `name` on `parent`, which is there. Blocks. False if that is left to containerd: then nothing is
+    /// left of it.
     pub(super) fn settle(self, at: &Images<'_>, call: &Call, layer: &Layer, parent: &str, name: &str) -> bool {
         let done = self.unpacker.finish().and_then(|unpacked| {
             // Whether the layer is to blame, containerd will say.
@@ -167,7 +167,7 @@ impl Drop for Held {
 /// How a layer of this media type is stored; none for those that are left to containerd.
 fn compression(media_type: &str) -> Option<Compression> {
     match media_type {
-        "application/vnd.oci.image.layer.v1.tar" => Some(Compression::None),
+        OCI_LAYER => Some(Compression::None),
         "application/vnd.oci.image.layer.v1.tar+gzip" | "application/vnd.docker.image.rootfs.diff.tar.gzip" => {
             Some(Compression::Gzip)
         }

@@ -7,9 +7,10 @@ use serde_json::{json, Value};
 
 use super::import::{import, Imported};
 use super::platform::{host, Platform};
-use super::{digest, Images};
+use super::Images;
 use crate::call::Call;
 use crate::containerd::fake::Fake;
+use crate::digest;
 use crate::error::Result;
 use crate::ids::random_hex;
 use crate::store::image::ImageStore;

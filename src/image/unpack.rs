@@ -163,7 +163,7 @@ mod tests {
     use super::*;
     use crate::containerd::fake::Fault;
     use crate::containerd::{Content, Descriptor};
-    use crate::image::digest;
+    use crate::digest;
 
     /// A node with one plain layer in its content store.
     fn node() -> (Node, Layer) {

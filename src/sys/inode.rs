@@ -1,4 +1,5 @@
-//! What the standard library cannot do to an inode: special files, the times of a link, and where a file has data.
+//! What the standard library cannot do to an inode: special files, the times of a link, two that change places, and where a
+//! file has data.
 
 use std::fs::File;
 use std::io;
@@ -27,6 +28,23 @@ pub fn set_times(path: &Path, accessed: (i64, i64), changed: (i64, i64)) -> io::
     check(done).map(drop)
 }
 
+/// Two directories of one file system change places, in one step.
+pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let (one, other) = (c_path(one)?, c_path(other)?);
+    // SAFETY: both paths are NUL-terminated; the rest are integers.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            one.as_ptr(),
+            libc::AT_FDCWD,
+            other.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    };
+    check(done as libc::c_int).map(drop)
+}
+
 /// The first piece of `file` from `from` on that is no hole: where it begins, and where it ends. `None` if all that is
 /// left is a hole. Moves the file's position.
 pub fn next_data(file: &File, from: u64) -> io::Result<Option<(u64, u64)>> {
@@ -40,5 +58,22 @@ pub fn next_data(file: &File, from: u64) -> io::Result<Option<(u64, u64)>> {
         Err(e) if e.raw_os_error() == Some(libc::ENXIO) => Ok(None),
         Err(e) => Err(e),
         Ok(begin) => seek(begin, libc::SEEK_HOLE).map(|end| Some((begin, end))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_here_is_there() {
+        let dir = std::env::temp_dir().join(format!("cricket-exchange-{}", std::process::id()));
+        let (a, b) = (dir.join("a"), dir.join("b"));
+        std::fs::create_dir_all(a.join("of-a")).expect("made");
+        std::fs::create_dir_all(b.join("of-b")).expect("made");
+        exchange(&a, &b).expect("exchanged");
+        assert!(a.join("of-b").exists() && b.join("of-a").exists());
+        assert_eq!(exchange(&a, &dir.join("c")).map_err(|e| e.kind()), Err(io::ErrorKind::NotFound));
+        std::fs::remove_dir_all(&dir).expect("ours");
     }
 }

@@ -46,22 +46,12 @@ pub struct Output {
 /// `DeadlineExceeded` when it was killed at the deadline, `ResourceExhausted` when it wrote more than `max_output`
 /// bytes to stdout and was killed for that; `Unknown` when it could not be started. A failure exit is not an error.
 pub fn run(command: &mut Command, stdin: &[u8], deadline: Option<Instant>, max_output: usize) -> Result<Output> {
-    reap_stuck();
     command
         .stdin(if stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    let mut child = spawn(command).with_context(|| format!("start {}", command.get_program().to_string_lossy()))?;
-    // It is not reaped yet, so its number is still its own.
-    let exit = match pidfd(child.id()).context("open a pidfd (needs Linux 5.3)") {
-        Ok(exit) => exit,
-        Err(e) => {
-            kill_group(&child);
-            child.wait().context("wait for a killed process")?;
-            return Err(e);
-        }
-    };
+    let (mut child, exit) = started(command)?;
     let mut pipes = Pipes::of(&mut child);
     match pipes.pump(&exit, stdin, deadline, max_output) {
         Ok(()) => {
@@ -76,6 +66,21 @@ pub fn run(command: &mut Command, stdin: &[u8], deadline: Option<Instant>, max_o
             } else {
                 Error::new(e.kind(), format!("{}: it last said: {said}", e.message()))
             })
+        }
+    }
+}
+
+/// Starts a process that leads a group of its own, and opens what becomes readable when it ends.
+fn started(command: &mut Command) -> Result<(Child, OwnedFd)> {
+    reap_stuck();
+    let mut child = spawn(command).with_context(|| format!("start {}", command.get_program().to_string_lossy()))?;
+    // It is not reaped yet, so its number is still its own.
+    match pidfd(child.id()).context("open a pidfd (needs Linux 5.3)") {
+        Ok(exit) => Ok((child, exit)),
+        Err(e) => {
+            kill_group(&child);
+            child.wait().context("wait for a killed process")?;
+            Err(e)
         }
     }
 }
@@ -203,17 +208,9 @@ pub struct Killer(Arc<OwnedFd>);
 impl Piped {
     /// Starts `command` in a process group of its own, with pipes for its three standard streams. Needs Linux 5.3.
     pub fn start(command: &mut Command) -> Result<Self> {
-        reap_stuck();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut child = spawn(command).with_context(|| format!("start {}", command.get_program().to_string_lossy()))?;
-        match pidfd(child.id()).context("open a pidfd (needs Linux 5.3)") {
-            Ok(exit) => Ok(Piped { child: Some(child), exit: Arc::new(exit) }),
-            Err(e) => {
-                kill_group(&child);
-                child.wait().context("wait for a killed process")?;
-                Err(e)
-            }
-        }
+        let (child, exit) = started(command)?;
+        Ok(Piped { child: Some(child), exit: Arc::new(exit) })
     }
 
     /// Our ends of its pipes, once.

@@ -31,9 +31,7 @@ pub fn mount_view(layers: &[Layer<'_>], at: &Path) -> Result<()> {
 /// # Errors
 /// `InvalidArgument` if there is no such directory.
 pub fn directory_inside(root: &Path, path: &Path) -> Result<PathBuf> {
-    let within = File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_PATH).open(root);
-    let opened = within.and_then(|root| inside::open(root.as_fd(), path, libc::O_PATH | libc::O_DIRECTORY));
-    let opened = opened.map_err(|e| match e.raw_os_error() {
+    let opened = open(root, path, libc::O_DIRECTORY).map_err(|e| match e.raw_os_error() {
         Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => {
             Error::invalid(format!("there is no directory {}: {e}", path.display()))
         }
@@ -46,8 +44,12 @@ pub fn directory_inside(root: &Path, path: &Path) -> Result<PathBuf> {
 /// Opens what `path` of the tree at `root` is, as a name only (`O_PATH`), with links followed as [`directory_inside`] does.
 /// Needs Linux 5.6.
 pub fn open_inside(root: &Path, path: &Path) -> io::Result<File> {
+    open(root, path, 0)
+}
+
+fn open(root: &Path, path: &Path, flags: libc::c_int) -> io::Result<File> {
     let root = File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_PATH).open(root)?;
-    inside::open(root.as_fd(), path, libc::O_PATH)
+    inside::open(root.as_fd(), path, libc::O_PATH | flags)
 }
 
 #[cfg(test)]

@@ -250,6 +250,11 @@ impl Node {
         text.lines().map(str::to_owned).collect()
     }
 
+    /// No snapshot, whole or in the making.
+    fn assert_nothing_unpacked(&self) {
+        assert_eq!(self.client.snapshots(&call(), "overlayfs").expect("snapshots"), []);
+    }
+
     fn chain_id(&self, name: &str) -> String {
         self.store.get(name).expect("pulled").chain_id.clone()
     }
@@ -570,11 +575,4 @@ fn a_process_that_hangs_goes_with_the_pull() {
     let pid = fs::read_to_string(&pid).expect("told");
     assert!(!Path::new("/proc").join(pid.trim()).exists(), "it is still there");
     node.assert_nothing_unpacked();
-}
-
-impl Node {
-    /// No snapshot, whole or in the making.
-    fn assert_nothing_unpacked(&self) {
-        assert_eq!(self.client.snapshots(&call(), "overlayfs").expect("snapshots"), []);
-    }
 }

@@ -166,8 +166,8 @@ fn document(entries: &Entries, name: &str) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest;
     use crate::error::Kind;
-    use crate::image::digest;
     use crate::image::platform::host;
     use crate::image::testing::*;
     use serde_json::json;

@@ -8,9 +8,9 @@ use super::{may_go_on, Puller};
 use crate::call::Call;
 use crate::clock;
 use crate::containerd::Containerd;
+use crate::digest;
 use crate::error::{Context, Idempotent, Kind, Result};
 use crate::ids::random_hex;
-use crate::image::digest;
 use crate::reference::Reference;
 use crate::store::pulls::Pulls;
 
