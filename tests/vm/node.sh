@@ -2,6 +2,8 @@
 # pipefail are on. What is said goes to the console.
 
 PATH=/vm/bin:$PATH
+# A scenario that ends says at which command.
+trap 'say "FAILED: line $LINENO ended with $?: $BASH_COMMAND"' ERR
 
 # say TEXT...: progress.
 say() {

@@ -22,8 +22,10 @@ expect "the number of ready pods" "$(crictl pods --state ready --quiet | wc -l)"
 
 # What memory is whose: the proportional share of all processes of a name.
 for process in /proc/[0-9]*; do
-    pss=$(awk '$1 == "Pss:" { print $2 }' "$process/smaps_rollup" 2>/dev/null) && [ -n "$pss" ] &&
+    # A kernel thread has none, nor a process that has just ended.
+    if pss=$(awk '$1 == "Pss:" { print $2 }' "$process/smaps_rollup" 2>/dev/null) && [ -n "$pss" ]; then
         echo "$(tr -d ' ' <"$process/comm") $pss"
+    fi
 done | awk '{ count[$1]++; sum[$1] += $2; all += $2 }
     END { for (name in sum) printf "%7d kB  %3d x %s\n", sum[name], count[name], name
         printf "%7d kB  all processes\n", all }' | sort -rn >/vm/out/memory
