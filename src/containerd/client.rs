@@ -12,6 +12,7 @@ mod snapshots;
 mod system;
 mod tasks;
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::time::Duration;
 
@@ -139,6 +140,9 @@ impl Containerd for Client {
 
     fn content(&self, call: &Call, digest: &str) -> Result<Content> {
         content::info(self, call, digest)
+    }
+    fn contents(&self, call: &Call, digests: &[&str]) -> Result<HashSet<String>> {
+        content::known(self, call, digests)
     }
     fn read_content(&self, call: &Call, digest: &str, max_bytes: u64) -> Result<Vec<u8>> {
         content::read(self, call, digest, max_bytes)

@@ -13,6 +13,7 @@ mod snapshots;
 mod state;
 mod tasks;
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -300,6 +301,9 @@ impl Containerd for Fake {
 
     fn content(&self, call: &Call, digest: &str) -> Result<Content> {
         self.serve(call, "content", |s| s.content(digest))
+    }
+    fn contents(&self, call: &Call, digests: &[&str]) -> Result<HashSet<String>> {
+        self.serve(call, "contents", |s| Ok(s.contents(digests)))
     }
     fn read_content(&self, call: &Call, digest: &str, max_bytes: u64) -> Result<Vec<u8>> {
         self.serve(call, "read_content", |s| s.read_content(digest, max_bytes))

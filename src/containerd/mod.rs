@@ -13,9 +13,10 @@ mod types;
 
 pub use client::Client;
 pub use runc::{config_file, RuncOptions};
-pub use source::Source;
+pub use source::{Fresh, Source};
 pub use types::*;
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
@@ -98,13 +99,15 @@ pub trait Containerd: Send + Sync {
 
     /// What is known of a blob.
     fn content(&self, call: &Call, digest: &str) -> Result<Content>;
+    /// Which of these blobs are there.
+    fn contents(&self, call: &Call, digests: &[&str]) -> Result<HashSet<String>>;
     /// A whole blob, refused with `ResourceExhausted` over `max_bytes`: for manifests and configs, not for layers.
     fn read_content(&self, call: &Call, digest: &str, max_bytes: u64) -> Result<Vec<u8>>;
     /// Streams a blob to `to`; returns its size.
     fn copy_content(&self, call: &Call, digest: &str, to: &mut dyn Write) -> Result<u64>;
     /// Streams a blob of known size and digest into the store under ingest reference `reference`. A blob that is
     /// there already is success, and gets the labels. What an earlier attempt has left under the reference is not asked
-    /// for again. `FailedPrecondition` if what was written is not this blob; it is dropped.
+    /// for again, unless `from` says that it is new. `FailedPrecondition` if what was written is not this blob; it is dropped.
     fn write_content(&self, call: &Call, reference: &str, blob: &Content, from: &mut dyn Source) -> Result<()>;
     /// Adds labels to a blob; others stay.
     fn label_content(&self, call: &Call, digest: &str, labels: &Labels) -> Result<()>;

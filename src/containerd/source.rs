@@ -9,6 +9,25 @@ pub trait Source {
     /// # Errors
     /// `UnexpectedEof` if there is less than that.
     fn after(&mut self, offset: u64) -> io::Result<Box<dyn Read + '_>>;
+
+    /// Whether containerd may have the beginning of it, or all. If not, it is not asked before a short one is read.
+    fn may_be_there(&self) -> bool {
+        true
+    }
+}
+
+/// Bytes of which containerd has nothing yet, as far as is known.
+pub struct Fresh<'a>(pub &'a [u8]);
+
+impl Source for Fresh<'_> {
+    fn after(&mut self, offset: u64) -> io::Result<Box<dyn Read + '_>> {
+        let rest = usize::try_from(offset).ok().and_then(|offset| self.0.get(offset..));
+        rest.map(|rest| Box::new(rest) as Box<dyn Read>).ok_or_else(|| ErrorKind::UnexpectedEof.into())
+    }
+
+    fn may_be_there(&self) -> bool {
+        false
+    }
 }
 
 /// What can only be read from its beginning is read over what is there already.

@@ -1,22 +1,25 @@
 //! The daemon's end of a process that unpacks.
 
-use std::io::{self, Read, Write};
 use std::path::Path;
-use std::process::{ChildStderr, ChildStdin, ChildStdout, Command};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::tree::Onto;
 use crate::call::{Call, Watch};
-use crate::error::{Context, Error, Kind, Result};
-use crate::sys::process::{tail, Piped};
+use crate::error::{Error, Kind, Result};
+use crate::sys::piped::Piped;
+use crate::sys::process::tail;
 
 /// The subcommand of this very binary that [`run`](super::run)s.
 pub const COMMAND: &str = "unpack";
 /// This binary, also when another one has taken its place.
 pub const SELF: &str = "/proc/self/exe";
 /// What it says is held in memory.
-const MAX_REPORT_BYTES: u64 = 8 << 20;
+const MAX_REPORT_BYTES: usize = 8 << 20;
+/// How long it may take nothing: as long as a registry may say nothing.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How a layer is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,58 +70,53 @@ pub struct Unpacked {
 /// A process that unpacks a layer. Dropping it ends it.
 pub struct Unpacker {
     process: Piped,
-    layer: Option<ChildStdin>,
-    told: Option<ChildStdout>,
-    said: Option<ChildStderr>,
+    call: Call,
     _watch: Watch,
 }
 
 impl Unpacker {
-    /// Starts one that fills `directory`, by `program`, which is a cricket. It is killed when `call` is cancelled.
+    /// Starts one that fills `directory`, by `program`, which is a cricket. Nobody waits for it any more when `call` is
+    /// over.
     ///
     /// # Errors
     /// Whatever says that there is no process.
     pub fn start(program: &Path, call: &Call, directory: &Path, onto: Onto, compression: Compression) -> Result<Self> {
         let mut command = Command::new(program);
-        command.arg(COMMAND).arg(directory).args([onto.name(), compression.name()]).env_clear();
-        let mut process = Piped::start(&mut command)?;
-        let (layer, told, said) = process.pipes();
-        let killer = process.killer();
-        let watch = call.on_cancel(move || killer.kill());
-        Ok(Unpacker { process, layer, told, said, _watch: watch })
+        command.arg(COMMAND).arg(directory).args([onto.name(), compression.name()]).env_clear().stdin(Stdio::piped());
+        let mut process = Piped::start(&mut command, MAX_REPORT_BYTES)?;
+        let stop = process.stop()?;
+        let watch = call.on_cancel(move || stop.signal());
+        Ok(Unpacker { process, call: call.clone(), _watch: watch })
     }
 
     /// Gives it more of the layer. Blocks while it is busy. Of one that has ended [`Unpacker::finish`] knows why.
-    pub fn write(&mut self, bytes: &[u8]) {
-        if self.layer.as_mut().is_some_and(|layer| layer.write_all(bytes).is_err()) {
-            self.layer = None;
-        }
+    ///
+    /// # Errors
+    /// `DeadlineExceeded` if it takes nothing for minutes; `Canceled`. It should be dropped then.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.process.write(bytes, self.until())
     }
 
     /// That was all of the layer. Does not block.
     pub fn end(&mut self) {
-        self.layer = None;
+        self.process.end_input();
     }
 
     /// Waits until all is unpacked. Blocks.
     ///
     /// # Errors
-    /// What it said before it ended.
-    pub fn finish(mut self) -> Result<Unpacked> {
-        self.end();
-        // One after the other: what it says on stderr fits into a pipe.
-        let told = read(self.told.take()).context("read what became of the layer")?;
-        let said = read(self.said.take()).context("read what it says")?;
-        let status = self.process.wait()?;
-        if !status.success() {
-            return Err(Error::new(Kind::Unknown, format!("{status}: {}", tail(&said))));
+    /// What it said before it ended, or those of [`Unpacker::write`].
+    pub fn finish(self) -> Result<Unpacked> {
+        let until = self.until();
+        let output = self.process.finish(until)?;
+        if !output.status.success() {
+            return Err(Error::new(Kind::Unknown, format!("{}: {}", output.status, tail(&output.stderr))));
         }
-        serde_json::from_slice(&told).map_err(|e| Error::internal(format!("what became of the layer: {e}")))
+        serde_json::from_slice(&output.stdout).map_err(|e| Error::internal(format!("what became of the layer: {e}")))
     }
-}
 
-fn read(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    pipe.map(|pipe| pipe.take(MAX_REPORT_BYTES).read_to_end(&mut bytes)).transpose()?;
-    Ok(bytes)
+    /// Until when it may do nothing.
+    fn until(&self) -> Option<Instant> {
+        self.call.at_most(PATIENCE).deadline()
+    }
 }

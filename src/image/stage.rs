@@ -1,166 +1,242 @@
-//! A layer that is unpacked while it is fetched, before what it lies on is there.
+//! Layers that are unpacked while they are fetched, before what they lie on is there.
 //!
-//! It goes into a snapshot of its own. Once the layers below are there it is that snapshot which is committed, or what is in
-//! it moves in one step into one that has the right parent. Only for overlays: there a layer is a directory like any other,
-//! in which the kernel's marks say what is gone of others.
+//! Each goes into a directory of its own, in a snapshot that the pull has for that. Once the layers below are there it moves
+//! in one step into a snapshot that has the right parent. Only for overlays: there a layer is a directory like any other, in
+//! which the kernel's marks say what is gone of others.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use super::document::OCI_LAYER;
 use super::fs_info::files_of;
-use super::labels;
 use super::resolve::Layer;
-use super::unpack::{commit, exists, keep, on_snapshot, work_key};
+use super::unpack::{exists, on_snapshot, work_key};
 use super::Images;
 use crate::call::Call;
 use crate::containerd::{Containerd, Labels, Mount, SnapshotRef};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::extract::{adopt, is_empty, Compression, Onto, Unpacked, Unpacker};
+use crate::flights::Flights;
+use crate::sync::Mutex;
 
 /// The snapshotter whose directories these are.
 const SNAPSHOTTER: &str = "overlayfs";
-/// What is shorter is unpacked faster than a process for it is started.
-const LEAST_BYTES: u64 = 1 << 20;
+/// What is shorter costs containerd less than a process for it would.
+const LEAST_BYTES: u64 = 256 << 10;
 
-/// Where layers are unpacked while they are fetched.
+/// Where the layers of one pull are unpacked while they are fetched.
 pub(super) struct Stager {
     containerd: Arc<dyn Containerd>,
     program: PathBuf,
+    /// The names of the layers' snapshots.
+    chain: Vec<String>,
+    /// From which layer on there is none: none without the one below.
+    absent: AtomicUsize,
+    space: Mutex<Space>,
+    /// The first layers of a pull come together.
+    preparing: Flights<(), (), ()>,
 }
 
-/// A snapshot that goes unless it was committed.
-struct Held {
+/// Where the directories of the layers are made.
+#[derive(Clone, Default)]
+enum Space {
+    #[default]
+    Unprepared,
+    /// What containerd has given is not to be seen.
+    Hidden,
+    In(Arc<Scratch>),
+}
+
+/// A snapshot for the directories. It goes with the last of them.
+struct Scratch {
     containerd: Arc<dyn Containerd>,
     key: String,
-    mounts: Vec<Mount>,
-    /// Where it is.
     directory: PathBuf,
-    /// What it lies on already, if that was there.
-    parent: String,
+    /// How many have been made in it.
+    made: AtomicUsize,
 }
 
-/// A layer on its way, or one that waits for those below it.
+/// A layer on its way.
 pub(super) struct Staging {
     // Ends before its directory goes.
     unpacker: Unpacker,
-    held: Held,
-    /// How much of it there was.
-    bytes: u64,
+    place: Place,
+    /// How much of it is to come.
+    left: u64,
+}
+
+/// A layer that waits for those below it.
+pub(super) struct Staged {
+    place: Place,
+    unpacked: Unpacked,
+}
+
+/// Its directory.
+struct Place {
+    directory: PathBuf,
+    _scratch: Arc<Scratch>,
 }
 
 impl Stager {
-    /// For images of `snapshotter`, by `program`, which is a cricket; none if it cannot be done there.
-    pub(super) fn new(containerd: &Arc<dyn Containerd>, snapshotter: &str, program: Option<&Path>) -> Option<Self> {
+    /// For the layers whose snapshots of `snapshotter` are to be `chain`, by `program`, which is a cricket; none if it cannot
+    /// be done there.
+    pub(super) fn new(
+        containerd: &Arc<dyn Containerd>,
+        snapshotter: &str,
+        program: Option<&Path>,
+        chain: Vec<String>,
+    ) -> Option<Self> {
         let program = program.filter(|_| snapshotter == SNAPSHOTTER)?;
-        Some(Stager { containerd: containerd.clone(), program: program.to_owned() })
+        Some(Stager {
+            containerd: containerd.clone(),
+            program: program.to_owned(),
+            absent: AtomicUsize::new(chain.len()),
+            chain,
+            space: Mutex::default(),
+            preparing: Flights::default(),
+        })
     }
 
-    /// Begins with layer `number` of an image, if that is worth it. `chain` are the names of its layers' snapshots. Blocks
-    /// for containerd.
+    /// Begins with layer `number`, if that is worth it. Blocks for containerd.
     ///
     /// # Errors
     /// What containerd or the kernel says. The layer can still be unpacked by containerd.
-    pub(super) fn begin(&self, call: &Call, layer: &Layer, number: usize, chain: &[String]) -> Result<Option<Staging>> {
-        let compression = compression(&layer.descriptor.media_type);
-        let (Some(compression), Some(name)) = (compression, chain.get(number)) else { return Ok(None) };
-        if layer.descriptor.size_bytes < LEAST_BYTES || self.has(call, name)? {
+    pub(super) fn begin(&self, call: &Call, layer: &Layer, number: usize) -> Result<Option<Staging>> {
+        let Some(compression) = compression(&layer.descriptor.media_type) else { return Ok(None) };
+        if layer.descriptor.size_bytes < LEAST_BYTES || self.is_there(call, number)? {
             return Ok(None);
         }
-        let below = number.checked_sub(1).and_then(|below| chain.get(below));
-        let parent = match below {
-            Some(below) if self.has(call, below)? => below.as_str(),
-            _ => "",
-        };
-        let mut held = Held {
-            containerd: self.containerd.clone(),
-            key: work_key(name)?,
-            mounts: Vec::new(),
-            directory: PathBuf::new(),
-            parent: parent.to_owned(),
-        };
-        // Not the label that says what it will be: it is not that yet.
-        held.mounts = self.containerd.prepare_snapshot(call, &held.at(), parent, &Labels::new())?;
-        let Some(directory) = files_of(&held.mounts).filter(|directory| directory.is_dir()) else { return Ok(None) };
-        held.directory = directory;
-        // containerd may see something else there than we do.
-        if !is_empty(&held.directory)? {
-            return Err(Error::precondition(format!("{} is not empty", held.directory.display())));
-        }
-        let onto = if below.is_some() { Onto::Layers } else { Onto::Nothing };
-        let unpacker = Unpacker::start(&self.program, call, &held.directory, onto, compression)?;
-        Ok(Some(Staging { unpacker, held, bytes: 0 }))
+        self.preparing.join(call, &(), (), |call, ()| self.prepare(call))?;
+        let Space::In(scratch) = self.space.lock().clone() else { return Ok(None) };
+        let directory = scratch.directory.join(scratch.made.fetch_add(1, Ordering::Relaxed).to_string());
+        let made = DirBuilder::new().mode(0o700).create(&directory);
+        made.with_context(|| format!("make {}", directory.display()))?;
+        let onto = if number == 0 { Onto::Nothing } else { Onto::Layers };
+        let unpacker = Unpacker::start(&self.program, call, &directory, onto, compression)?;
+        let place = Place { directory, _scratch: scratch };
+        Ok(Some(Staging { unpacker, place, left: layer.descriptor.size_bytes }))
     }
 
-    fn has(&self, call: &Call, key: &str) -> Result<bool> {
-        exists(&*self.containerd, call, &SnapshotRef { snapshotter: SNAPSHOTTER, key })
+    /// Whether the layer is unpacked already.
+    fn is_there(&self, call: &Call, number: usize) -> Result<bool> {
+        let (Some(key), true) = (self.chain.get(number), number < self.absent.load(Ordering::Relaxed)) else {
+            return Ok(false);
+        };
+        let there = exists(&*self.containerd, call, &SnapshotRef { snapshotter: SNAPSHOTTER, key })?;
+        if !there {
+            self.absent.fetch_min(number, Ordering::Relaxed);
+        }
+        Ok(there)
+    }
+
+    /// Gives the snapshot up that all are in. Nothing begins any more. Blocks for containerd.
+    pub(super) fn end(&self) {
+        let space = std::mem::take(&mut *self.space.lock());
+        drop(space);
+    }
+
+    /// Prepares the snapshot, once.
+    fn prepare(&self, call: &Call) -> Result<()> {
+        if !matches!(*self.space.lock(), Space::Unprepared) {
+            return Ok(());
+        }
+        let name = self.chain.last().map_or("", String::as_str);
+        let (containerd, key) = (self.containerd.clone(), work_key(name)?);
+        // From here on it is to go, also if the answer is lost.
+        let mut scratch = Scratch { containerd, key, directory: PathBuf::new(), made: AtomicUsize::new(0) };
+        let mounts = self.containerd.prepare_snapshot(call, &scratch.at(), "", &Labels::new())?;
+        let space = match files_of(&mounts).filter(|directory| directory.is_dir()) {
+            None => Space::Hidden,
+            // containerd may see something else there than we do.
+            Some(directory) if !is_empty(&directory)? => {
+                return Err(Error::precondition(format!("{} is not empty", directory.display())));
+            }
+            Some(directory) => {
+                scratch.directory = directory;
+                Space::In(Arc::new(scratch))
+            }
+        };
+        *self.space.lock() = space;
+        Ok(())
     }
 }
 
 impl Staging {
     /// More of the layer. Blocks while what came before is being unpacked.
-    pub(super) fn write(&mut self, bytes: &[u8]) {
-        self.bytes += bytes.len() as u64;
-        self.unpacker.write(bytes);
-    }
-
-    /// That was all that there is to come. Nothing if that was not the layer: others may have brought the rest of it.
-    pub(super) fn end(mut self, layer: &Layer) -> Option<Self> {
-        self.unpacker.end();
-        (self.bytes == layer.descriptor.size_bytes).then_some(self)
-    }
-
-    /// Makes it snapshot `name` on `parent`, which is there. Blocks. False if that is left to containerd: then nothing is
-    /// left of it.
-    pub(super) fn settle(self, at: &Images<'_>, call: &Call, layer: &Layer, parent: &str, name: &str) -> bool {
-        let done = self.unpacker.finish().and_then(|unpacked| {
-            // Whether the layer is to blame, containerd will say.
-            layer.check(&unpacked.diff_id)?;
-            self.held.settle(&unpacked, at, call, parent, name)
-        });
-        match &done {
-            Ok(()) => log::debug!("layer {}: unpacked while it was fetched", layer.descriptor.digest),
-            Err(e) => log::info!("layer {}: containerd unpacks it: {e}", layer.descriptor.digest),
-        }
-        done.is_ok()
-    }
-}
-
-impl Held {
-    fn settle(mut self, unpacked: &Unpacked, at: &Images<'_>, call: &Call, parent: &str, name: &str) -> Result<()> {
-        if self.parent != parent {
-            return on_snapshot(at, call, parent, name, |mounts| self.take(mounts, unpacked));
-        }
-        self.take(&self.mounts, unpacked)?;
-        keep(&self.mounts)?;
-        if commit(at, call, &self.at(), name, &labels::of_snapshot(name))? {
-            self.key.clear();
+    ///
+    /// # Errors
+    /// If nothing will become of it. It should be dropped then.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let left = self.left.checked_sub(bytes.len() as u64);
+        self.left = left.ok_or_else(|| Error::precondition("there is more of it than there should be"))?;
+        self.unpacker.write(bytes)?;
+        if self.left == 0 {
+            self.unpacker.end();
         }
         Ok(())
     }
 
+    /// That was all that there is to come. Blocks until it is unpacked. Nothing if that was not the layer, or did not go
+    /// well: others may have brought the rest of it, and containerd can unpack it.
+    pub(super) fn finish(self, layer: &Layer) -> Option<Staged> {
+        if self.left > 0 {
+            return None;
+        }
+        let done = self.unpacker.finish().and_then(|unpacked| {
+            // Whether the layer is to blame, containerd will say.
+            layer.check(&unpacked.diff_id)?;
+            Ok(Staged { place: self.place, unpacked })
+        });
+        done.map_err(|e| leave(layer, &e)).ok()
+    }
+}
+
+impl Staged {
+    /// Makes it snapshot `name` on `parent`, which is there. Blocks. False if that is left to containerd: then nothing is
+    /// left of it.
+    pub(super) fn settle(self, at: &Images<'_>, call: &Call, layer: &Layer, parent: &str, name: &str) -> bool {
+        match on_snapshot(at, call, parent, name, |mounts| self.take(mounts)) {
+            Ok(()) => log::debug!("layer {}: unpacked while it was fetched", layer.descriptor.digest),
+            Err(e) => {
+                leave(layer, &e);
+                return false;
+            }
+        }
+        true
+    }
+
     /// Puts what was unpacked where these mounts write.
-    fn take(&self, mounts: &[Mount], unpacked: &Unpacked) -> Result<()> {
+    fn take(&self, mounts: &[Mount]) -> Result<()> {
         let upper = files_of(mounts).ok_or_else(|| Error::precondition("its directory is not to be seen"))?;
         let lower = mounts.iter().flat_map(|mount| &mount.options).find_map(|option| option.strip_prefix("lowerdir="));
         let lower: Vec<&Path> = lower.into_iter().flat_map(|all| all.split(':')).map(Path::new).collect();
-        adopt(&self.directory, &upper, &lower, unpacked)
+        adopt(&self.place.directory, &upper, &lower, &self.unpacked)
     }
+}
 
+impl Scratch {
     fn at(&self) -> SnapshotRef<'_> {
         SnapshotRef { snapshotter: SNAPSHOTTER, key: &self.key }
     }
 }
 
-impl Drop for Held {
+impl Drop for Scratch {
     fn drop(&mut self) {
-        if self.key.is_empty() {
-            return;
-        }
         match self.containerd.remove_snapshot(&Call::undo(), &self.at()) {
             Err(e) if e.kind() != Kind::NotFound => log::warn!("remove snapshot {}: {e}", self.key),
             _ => {}
         }
+    }
+}
+
+/// Says why a layer is left to containerd.
+pub(super) fn leave(layer: &Layer, why: &Error) {
+    // A pull that is over unpacks nothing.
+    if why.kind() != Kind::Canceled {
+        log::info!("layer {}: containerd unpacks it: {why}", layer.descriptor.digest);
     }
 }
 

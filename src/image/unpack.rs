@@ -5,10 +5,10 @@ use super::fs_info::files_of;
 use super::labels;
 use super::load;
 use super::resolve::Layer;
-use super::stage::Staging;
+use super::stage::Staged;
 use super::Images;
 use crate::call::Call;
-use crate::containerd::{Containerd, Labels, Mount, SnapshotRef};
+use crate::containerd::{Containerd, Mount, SnapshotRef};
 use crate::error::{Context, Error, Idempotent, Kind, Result};
 use crate::ids::random_hex;
 use crate::rollback::Rollback;
@@ -65,7 +65,7 @@ pub(super) fn extract(
     layer: &Layer,
     parent: &str,
     name: &str,
-    staged: Option<Staging>,
+    staged: Option<Staged>,
 ) -> Result<()> {
     if let Some(staged) = staged {
         if staged.settle(at, call, layer, parent, name) {
@@ -115,24 +115,15 @@ pub(super) fn on_snapshot(
     };
     fill(&mounts)?;
     keep(&mounts)?;
-    if commit(at, call, &work, name, &labels)? {
-        undo.commit();
+    match at.containerd.commit_snapshot(call, &work, name, &labels) {
+        // Somebody was faster, and what was made is to go away.
+        Err(e) if e.kind() == Kind::AlreadyExists => {}
+        committed => {
+            committed?;
+            undo.commit();
+        }
     }
     Ok(())
-}
-
-/// Commits `work` as `name`; false if somebody was faster, and what was made is to go away.
-pub(super) fn commit(
-    at: &Images<'_>,
-    call: &Call,
-    work: &SnapshotRef<'_>,
-    name: &str,
-    labels: &Labels,
-) -> Result<bool> {
-    match at.containerd.commit_snapshot(call, work, name, labels) {
-        Err(e) if e.kind() == Kind::AlreadyExists => Ok(false),
-        committed => committed.map(|()| true),
-    }
 }
 
 /// The key of a snapshot in which `name` is in the making.
@@ -142,7 +133,7 @@ pub(super) fn work_key(name: &str) -> Result<String> {
 
 /// What was unpacked is on the disk when this returns. The record of a snapshot is, and nobody unpacks a second time what
 /// has one: after a power cut it would be there for good, with empty files.
-pub(super) fn keep(mounts: &[Mount]) -> Result<()> {
+fn keep(mounts: &[Mount]) -> Result<()> {
     // Of other kinds of snapshotters we do not know where their files are, nor of one that we do not see.
     let Some(files) = files_of(mounts).filter(|files| files.exists()) else { return Ok(()) };
     sync_filesystem(&files).with_context(|| format!("write out {}", files.display()))

@@ -26,6 +26,7 @@ pub mod net;
 pub mod notify;
 #[cfg(not(cricket_shim))]
 pub mod orphan;
+pub mod piped;
 pub mod poll;
 pub mod process;
 pub mod reap;

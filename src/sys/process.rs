@@ -1,18 +1,17 @@
-//! Runs a child process to its end under a deadline: feeds its stdin, collects bounded output, kills its whole group.
+//! Runs a child process to its end under a deadline: feeds its stdin, collects bounded output, kills its whole group. See
+//! [`piped`](super::piped) for what happens meanwhile.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::io::ErrorKind;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::error::{Context, Error, Kind, Result};
+pub use super::piped::Output;
+use super::piped::Piped;
+use super::poll::Poll;
+use crate::error::{Context, Result};
 use crate::sync::Mutex;
 
-/// How much is read from one pipe before the deadline is looked at again; no pipe holds more unless root enlarged it.
-const DRAIN_BYTES: usize = 1 << 20;
 /// How long a killed process may take to die before it is left to [`STUCK`].
 const DEATH: Duration = Duration::from_secs(2);
 /// How much of stderr an error message quotes.
@@ -25,17 +24,6 @@ static STUCK: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 /// How often a program is started again that somebody seems to be writing, and how long after.
 const BUSY: (usize, Duration) = (100, Duration::from_millis(10));
 
-/// What a process left behind.
-#[derive(Debug)]
-pub struct Output {
-    /// How it ended.
-    pub status: ExitStatus,
-    /// All of its standard output.
-    pub stdout: Vec<u8>,
-    /// The end of its standard error, at most `max_output` bytes.
-    pub stderr: Vec<u8>,
-}
-
 /// Runs `command` in a process group of its own, writes `stdin` to it and waits until it exits. Blocks, at most a
 /// little longer than until `deadline`.
 ///
@@ -46,32 +34,14 @@ pub struct Output {
 /// `DeadlineExceeded` when it was killed at the deadline, `ResourceExhausted` when it wrote more than `max_output`
 /// bytes to stdout and was killed for that; `Unknown` when it could not be started. A failure exit is not an error.
 pub fn run(command: &mut Command, stdin: &[u8], deadline: Option<Instant>, max_output: usize) -> Result<Output> {
-    command
-        .stdin(if stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
-    let (mut child, exit) = started(command)?;
-    let mut pipes = Pipes::of(&mut child);
-    match pipes.pump(&exit, stdin, deadline, max_output) {
-        Ok(()) => {
-            let status = child.wait().context("wait for a process")?;
-            Ok(Output { status, stdout: pipes.stdout.data, stderr: pipes.stderr.data })
-        }
-        Err(e) => {
-            end(child, &exit);
-            let said = tail(&pipes.stderr.data);
-            Err(if said.is_empty() {
-                e
-            } else {
-                Error::new(e.kind(), format!("{}: it last said: {said}", e.message()))
-            })
-        }
-    }
+    command.stdin(if stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
+    let mut process = Piped::start(command, max_output)?;
+    process.write(stdin, deadline)?;
+    process.finish(deadline)
 }
 
 /// Starts a process that leads a group of its own, and opens what becomes readable when it ends.
-fn started(command: &mut Command) -> Result<(Child, OwnedFd)> {
+pub(super) fn started(command: &mut Command) -> Result<(Child, OwnedFd)> {
     reap_stuck();
     let mut child = spawn(command).with_context(|| format!("start {}", command.get_program().to_string_lossy()))?;
     // It is not reaped yet, so its number is still its own.
@@ -104,168 +74,13 @@ pub fn tail(output: &[u8]) -> String {
     text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Our ends of a child's three pipes.
-struct Pipes {
-    stdin: Option<File>,
-    stdout: Collected,
-    stderr: Collected,
-}
-
-/// One output pipe until its end of file, and what came out of it.
-struct Collected {
-    pipe: Option<File>,
-    data: Vec<u8>,
-}
-
-impl Pipes {
-    fn of(child: &mut Child) -> Self {
-        Pipes {
-            stdin: child.stdin.take().map(|p| File::from(OwnedFd::from(p))),
-            stdout: Collected { pipe: child.stdout.take().map(|p| File::from(OwnedFd::from(p))), data: Vec::new() },
-            stderr: Collected { pipe: child.stderr.take().map(|p| File::from(OwnedFd::from(p))), data: Vec::new() },
-        }
-    }
-
-    /// Moves bytes until the process behind `exit` has ended.
-    fn pump(&mut self, exit: &OwnedFd, input: &[u8], deadline: Option<Instant>, max_output: usize) -> Result<()> {
-        for pipe in [&self.stdin, &self.stdout.pipe, &self.stderr.pipe].into_iter().flatten() {
-            set_nonblocking(pipe)?;
-        }
-        let mut unsent = input;
-        loop {
-            let [stdin, _, _, exited] = poll(
-                [
-                    (fd_of(self.stdin.as_ref()), libc::POLLOUT),
-                    (fd_of(self.stdout.pipe.as_ref()), libc::POLLIN),
-                    (fd_of(self.stderr.pipe.as_ref()), libc::POLLIN),
-                    (exit.as_raw_fd(), libc::POLLIN),
-                ],
-                deadline,
-            )?;
-            if stdin {
-                self.feed(&mut unsent)?;
-            }
-            // What the process wrote before it ended is in the pipes by now, so this reads all of it.
-            self.stdout.drain()?;
-            self.stderr.drain()?;
-            if self.stdout.data.len() > max_output {
-                return Err(Error::new(
-                    Kind::ResourceExhausted,
-                    format!("killed, because it wrote more than {max_output} bytes to stdout"),
-                ));
-            }
-            let surplus = self.stderr.data.len().saturating_sub(max_output);
-            self.stderr.data.drain(..surplus);
-            if exited {
-                return Ok(());
-            }
-            if deadline.is_some_and(|at| Instant::now() >= at) {
-                return Err(Error::new(Kind::DeadlineExceeded, "killed, because it still ran at its deadline"));
-            }
-        }
-    }
-
-    /// Writes what the pipe takes; closes it after the last byte, or when nobody reads it.
-    fn feed(&mut self, unsent: &mut &[u8]) -> Result<()> {
-        let Some(pipe) = &mut self.stdin else { return Ok(()) };
-        match pipe.write(unsent) {
-            Ok(n) => *unsent = &unsent[n..],
-            Err(e) if e.kind() == ErrorKind::BrokenPipe => *unsent = &[],
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(e) => return Err(e).context("write to the stdin of a process"),
-        }
-        if unsent.is_empty() {
-            self.stdin = None;
-        }
-        Ok(())
-    }
-}
-
-impl Collected {
-    /// Reads what is there, without blocking and never for ever.
-    fn drain(&mut self) -> Result<()> {
-        let Some(pipe) = &self.pipe else { return Ok(()) };
-        match pipe.take(DRAIN_BYTES as u64).read_to_end(&mut self.data) {
-            // Fewer bytes than asked for and no error: the end of the file.
-            Ok(n) if n < DRAIN_BYTES => self.pipe = None,
-            Ok(_) => {}
-            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-            Err(e) => return Err(e).context("read the output of a process"),
-        }
-        Ok(())
-    }
-}
-
-/// A process that is fed and read by its owner. Dropping it ends it.
-pub struct Piped {
-    child: Option<Child>,
-    exit: Arc<OwnedFd>,
-}
-
-/// Ends a [`Piped`] from any thread.
-pub struct Killer(Arc<OwnedFd>);
-
-impl Piped {
-    /// Starts `command` in a process group of its own, with pipes for its three standard streams. Needs Linux 5.3.
-    pub fn start(command: &mut Command) -> Result<Self> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let (child, exit) = started(command)?;
-        Ok(Piped { child: Some(child), exit: Arc::new(exit) })
-    }
-
-    /// Our ends of its pipes, once.
-    pub fn pipes(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>) {
-        self.child
-            .as_mut()
-            .map_or((None, None, None), |child| (child.stdin.take(), child.stdout.take(), child.stderr.take()))
-    }
-
-    /// A handle that ends it.
-    pub fn killer(&self) -> Killer {
-        Killer(self.exit.clone())
-    }
-
-    /// Waits until it has ended. Blocks.
-    pub fn wait(mut self) -> Result<ExitStatus> {
-        let mut child = self.child.take().ok_or_else(|| Error::internal("a process is waited for twice"))?;
-        child.wait().context("wait for a process")
-    }
-}
-
-impl Killer {
-    /// Does not block. Nobody else can have its number: it is a descriptor.
-    pub fn kill(&self) {
-        // SAFETY: takes an open descriptor and integers; a null pointer asks for no more than kill(2) says.
-        let sent = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.0.as_raw_fd(),
-                libc::SIGKILL,
-                std::ptr::null::<libc::siginfo_t>(),
-                0 as libc::c_uint,
-            )
-        };
-        let e = std::io::Error::last_os_error();
-        // It has ended.
-        if sent < 0 && e.raw_os_error() != Some(libc::ESRCH) {
-            log::warn!("kill a process: {e}");
-        }
-    }
-}
-
-impl Drop for Piped {
-    fn drop(&mut self) {
-        if let Some(child) = self.child.take() {
-            end(child, &self.exit);
-        }
-    }
-}
-
 /// Kills the group and reaps its leader; one that does not die is kept for [`reap_stuck`].
-fn end(mut child: Child, exit: &OwnedFd) {
+pub(super) fn end(mut child: Child, exit: &OwnedFd) {
     kill_group(&child);
-    let dead = poll([(exit.as_raw_fd(), libc::POLLIN)], Instant::now().checked_add(DEATH));
-    if matches!(dead, Ok([true])) && child.wait().is_ok() {
+    let mut poll = Poll::new();
+    let dead = poll.add(exit, true, false);
+    let waited = poll.wait(Instant::now().checked_add(DEATH));
+    if waited.is_ok() && poll.readable(dead) && child.wait().is_ok() {
         return;
     }
     log::warn!("process {} was killed and does not end; the kernel holds it", child.id());
@@ -276,30 +91,6 @@ fn end(mut child: Child, exit: &OwnedFd) {
 fn reap_stuck() {
     // `try_wait` does not block; a child that cannot be asked any more is gone.
     STUCK.lock().retain_mut(|child| matches!(child.try_wait(), Ok(None)));
-}
-
-fn fd_of(file: Option<&File>) -> RawFd {
-    // poll(2) skips negative descriptors.
-    file.map_or(-1, AsRawFd::as_raw_fd)
-}
-
-/// Waits until a descriptor is ready or `deadline` has passed; says which ones are.
-fn poll<const N: usize>(wanted: [(RawFd, libc::c_short); N], deadline: Option<Instant>) -> Result<[bool; N]> {
-    let mut fds = wanted.map(|(fd, events)| libc::pollfd { fd, events, revents: 0 });
-    let timeout = deadline.map_or(-1, |at| {
-        let left = at.saturating_duration_since(Instant::now());
-        // Rounded up, so that the deadline has passed when the call comes back empty-handed.
-        i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
-    });
-    // SAFETY: `fds` is an array of N initialised pollfd structures that outlives the call.
-    if unsafe { libc::poll(fds.as_mut_ptr(), N as libc::nfds_t, timeout) } < 0 {
-        let e = std::io::Error::last_os_error();
-        if e.kind() != ErrorKind::Interrupted {
-            return Err(e).context("wait for a process");
-        }
-        return Ok([false; N]);
-    }
-    Ok(fds.map(|fd| fd.revents != 0))
 }
 
 /// The numbers of all processes.
@@ -326,21 +117,12 @@ fn kill_group(child: &Child) {
     }
 }
 
-fn set_nonblocking(file: &File) -> Result<()> {
-    // SAFETY: fcntl on an open descriptor that `file` owns; F_GETFL and F_SETFL take and return integers.
-    let done = unsafe {
-        let flags = libc::fcntl(file.as_raw_fd(), libc::F_GETFL);
-        flags >= 0 && libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) >= 0
-    };
-    if done {
-        return Ok(());
-    }
-    Err(std::io::Error::last_os_error()).context("make a pipe non-blocking")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
     use std::os::unix::process::ExitStatusExt;
 
     /// A shell script with a deadline that only a failing test reaches.
@@ -416,28 +198,6 @@ mod tests {
         let output = sh("yes | head -c 3000000 >&2; printf end >&2", b"", 1000).expect("runs");
         assert_eq!(output.stderr.len(), 1000);
         assert!(output.stderr.ends_with(b"y\nend"));
-    }
-
-    #[test]
-    fn who_is_killed_reads_no_more_and_who_is_dropped_is_gone() {
-        let mut command = Command::new("cat");
-        let mut cat = Piped::start(&mut command).expect("starts");
-        let (mut to, from, _) = cat.pipes();
-        to.as_mut().expect("a pipe").write_all(b"fed").expect("room");
-        let killer = cat.killer();
-        std::thread::scope(|scope| {
-            let killing = scope.spawn(|| killer.kill());
-            let mut said = Vec::new();
-            from.expect("a pipe").read_to_end(&mut said).expect("its end");
-            killing.join().expect("no panic");
-        });
-        assert_eq!(cat.wait().expect("ended").signal(), Some(libc::SIGKILL));
-        // To nobody.
-        killer.kill();
-        let cat = Piped::start(&mut command).expect("starts");
-        let pid = cat.child.as_ref().expect("there").id();
-        drop(cat);
-        assert!(!std::path::Path::new("/proc").join(pid.to_string()).exists());
     }
 
     #[test]

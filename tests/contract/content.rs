@@ -1,8 +1,9 @@
 //! Blobs.
 
+use std::collections::HashSet;
 use std::io::{self, Read};
 
-use cricket::containerd::{Content, Labels};
+use cricket::containerd::{Content, Fresh, Labels};
 use cricket::error::Kind;
 use sha2::{Digest, Sha256};
 
@@ -73,6 +74,26 @@ pub fn resume(world: &World) {
     other[..1_000_000].fill(0);
     c.write_content(call, "resume", &wanted, &mut other.as_slice()).expect("resumes");
     assert_eq!(c.read_content(call, &wanted.digest, u64::MAX).expect("read"), data);
+}
+
+pub fn what_is_new_is_not_asked_for(world: &World) {
+    let (c, call) = (&world.containerd, &world.call);
+    let (there, absent) = (digest(b"short and new"), digest(b"nobody wrote this"));
+    let wanted = blob(b"short and new", &kept());
+    assert!(c.contents(call, &[&there, &absent]).expect("list").is_empty());
+    assert!(c.contents(call, &[]).expect("list").is_empty());
+    c.write_content(call, "new", &wanted, &mut Fresh(b"short and new")).expect("write");
+    assert_eq!(c.content(call, &wanted.digest).expect("info"), wanted);
+    assert_eq!(c.contents(call, &[&there, &absent]).expect("list"), HashSet::from([there]));
+    // It was not that new: as if it had been asked for.
+    let again = blob(b"short and new", &labels(&[("b", "2")]));
+    c.write_content(call, "newer", &again, &mut Fresh(b"short and new")).expect("it is there");
+    assert_eq!(c.content(call, &wanted.digest).expect("info").labels["b"], "2");
+    // A long one may have been begun.
+    let (long, data) = (blob(&large(6), &kept()), large(6));
+    assert_fails(Kind::Unknown, c.write_content(call, "long", &long, &mut data[..1_700_000].chain(Broken)));
+    c.write_content(call, "long", &long, &mut Fresh(&data)).expect("write");
+    assert_eq!(c.read_content(call, &long.digest, u64::MAX).expect("read"), data);
 }
 
 pub fn a_wrong_blob_is_dropped(world: &World) {

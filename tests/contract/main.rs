@@ -146,7 +146,7 @@ macro_rules! suite {
 suite! {
     records: create_get_list_update_delete what_is_refused;
     snapshots: a_chain_of_parents mounts_by_kind what_is_refused;
-    content: write_read_label what_is_refused resume a_wrong_blob_is_dropped leases_must_exist;
+    content: write_read_label what_is_refused resume what_is_new_is_not_asked_for a_wrong_blob_is_dropped leases_must_exist;
     images: put_update_delete what_is_refused leases garbage layers;
     tasks: a_life exit_codes signals execs execs_die_with_the_first_process created_and_killed what_is_refused
         a_snapshot_that_is_gone no_record_no_way_to_the_task resources waiting_has_a_deadline;

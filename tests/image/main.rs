@@ -6,6 +6,7 @@ mod archives;
 mod binary;
 #[path = "../support/certificate.rs"]
 mod certificate;
+mod facts;
 mod faults;
 mod proxy;
 mod pull;
@@ -16,6 +17,7 @@ mod support;
 mod tape;
 mod tokens;
 mod unpack;
+mod zoo;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -68,11 +70,15 @@ impl Node {
     }
 
     fn ctr(&self, arguments: &[&str]) -> String {
-        let mut ctr = Command::new("ctr");
-        let done = ctr.args(["--address", &self.private.socket(), "--namespace", "k8s.io"]).args(arguments).output();
-        let done = done.expect("ctr comes with containerd");
+        let done = self.ctr_command(arguments).output().expect("ctr comes with containerd");
         assert!(done.status.success(), "ctr {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8(done.stdout).expect("text")
+    }
+
+    fn ctr_command(&self, arguments: &[&str]) -> Command {
+        let mut ctr = Command::new("ctr");
+        ctr.args(["--address", &self.private.socket(), "--namespace", "k8s.io"]).args(arguments);
+        ctr
     }
 
     /// Nothing but what the records, leases and containers keep.

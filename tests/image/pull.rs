@@ -1,7 +1,9 @@
 //! Pulls from Debian's docker-registry into a real containerd.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
@@ -175,6 +177,29 @@ fn from_a_mirror() {
     fs::write(dir.join("certs.d/docker.io/hosts.toml"), text).expect("write hosts.toml");
     assert_eq!(node.pull("app:1", &nobody(), &[&dir.join("certs.d")]).expect("pull"), id);
     node.assert_complete("docker.io/library/app:1", 3);
+}
+
+#[test]
+fn what_another_program_has_begun() {
+    let node = Node::new();
+    let registry = Registry::start(node.private.dir(), "", "");
+    let layers = layers();
+    let id = registry.push("app", "1", &layers);
+    // A short layer and a long one.
+    for (n, layer) in [&layers[0], &layers[LARGE]].into_iter().enumerate() {
+        let (digest, size) = (layer.digest(), layer.stored.len().to_string());
+        let reference = format!("layer-{digest}");
+        let mut ingest = node.ctr_command(&["content", "ingest", "--expected-size", &size]);
+        ingest.args(["--expected-digest", &digest, &reference]).stdin(Stdio::piped());
+        let mut ctr = ingest.stderr(Stdio::null()).spawn().expect("ctr comes with containerd");
+        ctr.stdin.take().expect("a pipe").write_all(&layer.stored[..layer.stored.len() / 3]).expect("taken");
+        assert!(!ctr.wait().expect("ended").success(), "that was not all");
+        let begun = node.ctr(&["content", "active"]);
+        assert!(begun.lines().any(|line| line.contains(&digest) && !line.contains("\t0B\t")), "layer {n}: {begun}");
+    }
+    let name = format!("{}/app:1", registry.address);
+    assert_eq!(node.pull(&name, &nobody(), &[]).expect("pull"), id);
+    node.assert_complete(&name, 3);
 }
 
 #[test]

@@ -154,10 +154,10 @@ fn records(to: &mut Vec<u8>, records: &[(Vec<u8>, Vec<u8>)]) {
     }
 }
 
-/// The tar of these entries, long enough to be unpacked while it is fetched; what is noise is told apart by `number`.
+/// The tar of these entries, behind noise that no pipe holds all of; which noise it is `number` says.
 pub fn tape(pieces: &[Piece], number: u64) -> Vec<u8> {
     let mut tar = Vec::new();
-    Piece::file(&format!("noise-{number}"), &noise(1_200_000, number + 7)).write(&mut tar);
+    Piece::file(&format!("noise-{number}"), &noise(400_000, number + 7)).write(&mut tar);
     pieces.iter().for_each(|piece| piece.write(&mut tar));
     tar.resize(tar.len() + 2 * BLOCK, 0);
     tar

@@ -27,7 +27,6 @@ impl Image {
     fn offered(rig: &Rig) -> Image {
         let registry = Registry::start(rig.containerd().dir(), "", "");
         let busybox = fs::read(BUSYBOX).expect("busybox");
-        // The last one is unpacked while it is fetched, by which time those below are there or not.
         let noise = Layer::gzip("noise", &noise(1_100_000, 1));
         let layers = [Layer::gzip("bin/busybox", &busybox), Layer::plain("etc/hello", b"hello"), noise];
         let id = registry.push("app", "1", &layers);

@@ -1,8 +1,9 @@
 //! Blobs: read, write with resume, label, unpack.
 
+use std::collections::HashSet;
 use std::io::Write;
 
-use cricket_proto::content::{AbortRequest, Info, InfoRequest, ReadContentRequest, UpdateRequest};
+use cricket_proto::content::{AbortRequest, Info, InfoRequest, ListContentRequest, ReadContentRequest, UpdateRequest};
 use cricket_proto::diff::ApplyRequest;
 use cricket_proto::methods::{content, diff};
 use protobuf::MessageField;
@@ -18,6 +19,21 @@ pub(super) fn info(client: &Client, call: &Call, digest: &str) -> Result<Content
     let request = InfoRequest { digest: digest.to_owned(), ..InfoRequest::default() };
     let info = client.quick(call, &content::INFO, &request)?.info.unwrap_or_default();
     Ok(Content { digest: info.digest, size_bytes: size_in(info.size), labels: info.labels.into_iter().collect() })
+}
+
+pub(super) fn known(client: &Client, call: &Call, digests: &[&str]) -> Result<HashSet<String>> {
+    let filters: Vec<String> = digests.iter().map(|digest| format!("digest=={digest}")).collect();
+    let mut known = HashSet::new();
+    // No filter at all would ask for every blob.
+    if filters.is_empty() {
+        return Ok(known);
+    }
+    let request = ListContentRequest { filters, ..ListContentRequest::default() };
+    client.stream(call, &content::LIST, &request, |message| {
+        known.extend(message.info.into_iter().map(|info| info.digest));
+        Ok(())
+    })?;
+    Ok(known)
 }
 
 pub(super) fn read(client: &Client, call: &Call, digest: &str, max_bytes: u64) -> Result<Vec<u8>> {

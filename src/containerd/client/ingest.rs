@@ -63,7 +63,11 @@ impl<'a> Ingest<'a> {
 
     /// Writes what is missing of the blob and commits it.
     pub(super) fn fill(mut self, from: &mut dyn Source) -> Result<()> {
-        let mut offset = self.exchange(WriteContentRequest::new())?.offset;
+        // What an earlier attempt has left of a short one is written over.
+        let mut offset = match from.may_be_there() || self.blob.size_bytes > CHUNK_BYTES as u64 {
+            true => self.exchange(WriteContentRequest::new())?.offset,
+            false => 0,
+        };
         // FailedPrecondition, so that this ingest is dropped.
         let too_many = || Error::precondition(format!("an earlier attempt left {offset} bytes, which are too many"));
         if offset > self.total {

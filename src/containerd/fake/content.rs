@@ -1,5 +1,6 @@
 //! Blobs of the fake, with real digests.
 
+use std::collections::HashSet;
 use std::io::Read;
 
 use sha2::{Digest as _, Sha256};
@@ -15,6 +16,10 @@ impl State {
         let blob = self.blob(digest)?;
         let size_bytes = blob.data.len() as u64;
         Ok(Content { digest: digest.to_owned(), size_bytes, labels: blob.labels.clone() })
+    }
+
+    pub(super) fn contents(&self, digests: &[&str]) -> HashSet<String> {
+        digests.iter().filter(|digest| self.blobs.contains_key(**digest)).map(|digest| (*digest).to_owned()).collect()
     }
 
     pub(super) fn read_content(&self, digest: &str, max_bytes: u64) -> Result<Vec<u8>> {
@@ -83,7 +88,11 @@ pub(super) fn write(
         }
         state.lease_ingest(call, reference);
         let begun = Ingest { leased: call.lease().is_some(), ..Ingest::default() };
-        state.ingests.entry(reference.to_owned()).or_insert(begun).data.len()
+        let ingest = state.ingests.entry(reference.to_owned()).or_insert(begun);
+        if !from.may_be_there() {
+            ingest.data.clear();
+        }
+        ingest.data.len()
     };
     let mut rest = Vec::new();
     let read = from.after(offset as u64).and_then(|source| {

@@ -5,12 +5,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
 use super::origin::{self, Both, FromRegistry, Remote};
-use super::{Puller, Report, Step};
+use super::{Known, Puller, Report, Step};
 use crate::call::{Call, Watch};
 use crate::containerd::{Containerd, Content, Descriptor, Labels};
 use crate::error::{Context, Error, Result};
 use crate::image::resolve::{Layer, Resolved};
-use crate::image::stage::{Stager, Staging};
+use crate::image::stage::{leave, Staged, Stager, Staging};
 use crate::registry::Session;
 use crate::store::pulls::Pulls;
 use crate::sync::{Condvar, Mutex};
@@ -30,9 +30,8 @@ struct Shared {
     report: Report,
     wrote: Arc<AtomicBool>,
     layers: Vec<Layer>,
-    /// The names of their snapshots.
-    chain: Vec<String>,
     stager: Option<Stager>,
+    known: Known,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -41,8 +40,8 @@ struct Shared {
 struct State {
     /// By layer: it is here.
     here: Vec<bool>,
-    /// By layer: it is here, is being unpacked, and waits for those below.
-    staged: HashMap<usize, Staging>,
+    /// By layer: it is here and unpacked, and waits for those below.
+    staged: HashMap<usize, Staged>,
     running: usize,
     /// What is still queued does nothing any more.
     over: bool,
@@ -50,16 +49,16 @@ struct State {
 }
 
 impl Job {
-    /// Queues all layers but the lowest `skipped`. Does not block.
+    /// Queues all layers but those that `known` says are not needed. Does not block.
     pub(super) fn start(
         puller: &Puller<'_>,
         (call, session): (Call, Arc<Session>),
         image: &Resolved,
         labels: &Labels,
-        skipped: usize,
+        known: Known,
         wrote: Arc<AtomicBool>,
     ) -> Self {
-        let here = (0..image.layers.len()).map(|n| n < skipped).collect();
+        let here = (0..image.layers.len()).map(|n| n < known.skipped).collect();
         let shared = Arc::new(Shared {
             containerd: puller.containerd.clone(),
             pulls: puller.pulls.clone(),
@@ -69,12 +68,12 @@ impl Job {
             report: puller.report.clone(),
             wrote,
             layers: image.layers.clone(),
-            chain: image.chain_ids(),
-            stager: Stager::new(&puller.containerd, puller.snapshotter, puller.unpacker.as_deref()),
+            stager: Stager::new(&puller.containerd, puller.snapshotter, puller.unpacker.as_deref(), image.chain_ids()),
+            known,
             state: Mutex::new(State { here, ..State::default() }),
             changed: Condvar::new(),
         });
-        for n in skipped..image.layers.len() {
+        for n in shared.known.skipped..image.layers.len() {
             let own = shared.clone();
             if let Err(e) = puller.pulls.fetchers.submit("fetch", move || own.run(n)) {
                 shared.fail(e);
@@ -107,7 +106,7 @@ impl Job {
     }
 
     /// What was unpacked of a layer that is here.
-    pub(super) fn take_staged(&self, n: usize) -> Option<Staging> {
+    pub(super) fn take_staged(&self, n: usize) -> Option<Staged> {
         self.shared.state.lock().staged.remove(&n)
     }
 
@@ -125,8 +124,10 @@ impl Job {
         }
         let unused = std::mem::take(&mut state.staged);
         drop(state);
-        // Its processes end, and its snapshots go.
         drop(unused);
+        if let Some(stager) = &self.shared.stager {
+            stager.end();
+        }
         // What they say of being broken off is no news.
         failed
     }
@@ -146,8 +147,9 @@ impl Shared {
         // Also when it panics.
         let _running = Running(self);
         match self.fetch(n, layer).with_context(|| format!("layer {}", layer.descriptor.digest)) {
-            Ok(staged) => {
+            Ok(staging) => {
                 (self.report)(Step::Fetched { layer: n });
+                let staged = staging.and_then(|staging| staging.finish(layer));
                 let mut state = self.state.lock();
                 state.staged.extend(staged.map(|staged| (n, staged)));
                 if let Some(here) = state.here.get_mut(n) {
@@ -163,29 +165,28 @@ impl Shared {
         let Descriptor { digest, size_bytes, .. } = &layer.descriptor;
         // Whatever waits in it is woken by itself.
         let (call, _watch) = self.call.branch();
-        let _turn = self.pulls.blobs.take(&call, digest)?;
+        let turn = self.pulls.blobs.take(&call, digest)?;
+        let may_be_there = turn.waited || self.known.may_have(digest);
         let content = Content { digest: digest.clone(), size_bytes: *size_bytes, labels: self.labels.clone() };
         let (session, report) = (self.session.clone(), self.report.clone());
         let mut source = Remote::new(session, layer.descriptor.clone(), n, report, self.wrote.clone());
         // The name that containerd's own tools use: what one of them has begun is gone on with.
         let reference = format!("layer-{digest}");
-        let mut both = Both { remote: &mut source, begin: &|| self.stage(n, layer), staging: None };
+        let begin = &|| self.stage(n, layer);
+        let mut both = Both { remote: &mut source, layer, begin, staging: None, may_be_there };
         let written = origin::write(&*self.containerd, &call, &reference, &content, &mut both);
         let staging = both.staging;
         match source.failure() {
             Some(e) => Err(e).for_registry()?,
             None => written?,
         }
-        Ok(staging.and_then(|staging| staging.end(layer)))
+        Ok(staging)
     }
 
     /// Begins to unpack a layer of which nothing is here yet. That goes on when it is fetched.
     fn stage(&self, n: usize, layer: &Layer) -> Option<Staging> {
-        let begun = self.stager.as_ref()?.begin(&self.call, layer, n, &self.chain);
-        begun.unwrap_or_else(|e| {
-            log::info!("layer {}: containerd unpacks it: {e}", layer.descriptor.digest);
-            None
-        })
+        let begun = self.stager.as_ref()?.begin(&self.call, layer, n);
+        begun.map_err(|e| leave(layer, &e)).ok().flatten()
     }
 
     /// The first failure ends all.

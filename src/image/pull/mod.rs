@@ -13,6 +13,7 @@ mod origin;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use super::resolve::{self, Resolved};
 use super::unpack::{exists, extract};
 use super::{labels, load, Images};
 use crate::call::Call;
-use crate::containerd::{Containerd, Content, Descriptor, Labels, SnapshotRef};
+use crate::containerd::{Containerd, Content, Descriptor, Fresh, Labels, SnapshotRef};
 use crate::digest;
 use crate::error::{Context, Error, Kind, Result};
 use crate::reference::Reference;
@@ -115,11 +116,12 @@ impl Puller<'_> {
         let layers = image.layers.iter().map(|layer| (layer.descriptor.digest.clone(), layer.descriptor.size_bytes));
         (self.report)(Step::Resolved(layers.collect()));
         let source = labels::of_source(reference.domain(), reference.path());
-        let skipped = self.unneeded(&own, &image)?;
-        let job = Job::start(self, (own.clone(), session), &image, &source, skipped, call.wrote.clone());
+        let known = self.known(&own, &image)?;
+        let whole = known.whole;
+        let job = Job::start(self, (own.clone(), session), &image, &source, known, call.wrote.clone());
         // While the first layers are on their way.
         let documents = self.write_documents(&own, &image, &source);
-        let done = documents.and_then(|()| self.unpack(&own, &image, &job));
+        let done = documents.and_then(|()| self.unpack(&own, &image, &job, whole));
         // Nothing may be written any more when the lease goes.
         let failed = job.end(done.is_ok());
         // What made a thread fail is the reason, not that the others were stopped for it.
@@ -172,39 +174,41 @@ impl Puller<'_> {
         let reference = format!("document-{}", to.digest);
         // Two images may share a configuration, and containerd takes one writer of a blob at a time.
         let _turn = self.pulls.blobs.take(call, &to.digest)?;
-        origin::write(&*self.containerd, call, &reference, &content, &mut &bytes[..])
+        origin::write(&*self.containerd, call, &reference, &content, &mut Fresh(bytes))
             .with_context(|| format!("document {}", to.digest))
     }
 
-    /// How many layers, from the lowest, need not be fetched: they are unpacked, and would be dropped.
-    fn unneeded(&self, call: &Call, image: &Resolved) -> Result<usize> {
-        if !self.discard_unpacked_layers {
-            return Ok(0);
+    /// Asks containerd what it has of an image: two questions in most cases, however many layers there are.
+    fn known(&self, call: &Call, image: &Resolved) -> Result<Known> {
+        let chain = image.chain_ids();
+        if self.has(call, chain.last())? {
+            let skipped = if self.discard_unpacked_layers { chain.len() } else { 0 };
+            return Ok(Known { whole: true, skipped, blobs: HashSet::new() });
         }
-        for (n, name) in image.chain_ids().iter().enumerate().rev() {
-            if exists(&*self.containerd, call, &SnapshotRef { snapshotter: self.snapshotter, key: name })? {
-                return Ok(n + 1);
+        let mut skipped = 0;
+        if self.discard_unpacked_layers {
+            skipped = chain.len().saturating_sub(1);
+            while skipped > 0 && !self.has(call, chain.get(skipped - 1))? {
+                skipped -= 1;
             }
         }
-        Ok(0)
+        let digests: Vec<&str> = image.layers.iter().map(|layer| layer.descriptor.digest.as_str()).collect();
+        Ok(Known { whole: false, skipped, blobs: self.containerd.contents(call, &digests)? })
     }
 
     /// Unpacks each layer as soon as it and those below it are here.
-    fn unpack(&self, call: &Call, image: &Resolved, job: &Job) -> Result<()> {
+    fn unpack(&self, call: &Call, image: &Resolved, job: &Job, whole: bool) -> Result<()> {
         let (at, chain) = (self.images(), image.chain_ids());
-        let whole = match chain.last() {
-            Some(last) => exists(&*self.containerd, call, &SnapshotRef { snapshotter: self.snapshotter, key: last })?,
-            None => true,
-        };
+        // What was there may have been garbage until the documents were written, which keep it.
+        let whole = whole && self.has(call, chain.last())?;
         let mut parent = "";
         // Who has just made a layer finds none on it. If somebody else was very fast, what he has made is taken.
         let mut made = false;
         for (n, (layer, name)) in image.layers.iter().zip(&chain).enumerate() {
             job.await_layer(n)?;
             if !whole {
-                let key = SnapshotRef { snapshotter: self.snapshotter, key: name };
                 let turn = self.pulls.chains.take(call, name)?;
-                made = made && !turn.waited || !exists(&*self.containerd, call, &key)?;
+                made = made && !turn.waited || !self.has(call, Some(name))?;
                 if made {
                     extract(&at, call, layer, parent, name, job.take_staged(n))
                         .with_context(|| format!("layer {}", layer.descriptor.digest))?;
@@ -216,8 +220,30 @@ impl Puller<'_> {
         Ok(())
     }
 
+    /// Whether there is such a snapshot; of an image without layers there is.
+    fn has(&self, call: &Call, name: Option<&String>) -> Result<bool> {
+        let at = |key| SnapshotRef { snapshotter: self.snapshotter, key };
+        name.map_or(Ok(true), |name| exists(&*self.containerd, call, &at(name)))
+    }
+
     fn images(&self) -> Images<'_> {
         Images { containerd: &*self.containerd, store: self.store, snapshotter: self.snapshotter }
+    }
+}
+
+/// What is there of an image before it is pulled.
+struct Known {
+    /// It is unpacked.
+    whole: bool,
+    /// How many layers, from the lowest, need not be fetched: they are unpacked, and would be dropped.
+    skipped: usize,
+    /// Those that are there of its layers; of one that is unpacked, any may be.
+    blobs: HashSet<String>,
+}
+
+impl Known {
+    fn may_have(&self, digest: &str) -> bool {
+        self.whole || self.blobs.contains(digest)
     }
 }
 

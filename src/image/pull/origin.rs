@@ -9,8 +9,8 @@ use super::{most_bytes, Report, Step};
 use crate::call::Call;
 use crate::containerd::{Containerd, Content, Descriptor, Source};
 use crate::error::{Error, Kind, Result};
-use crate::image::resolve::Blobs;
-use crate::image::stage::Staging;
+use crate::image::resolve::{Blobs, Layer};
+use crate::image::stage::{leave, Staging};
 use crate::reference::Reference;
 use crate::registry::{Blob, Session};
 use crate::sync::{Condvar, Mutex};
@@ -134,29 +134,45 @@ impl Read for Counting<'_> {
 /// A layer that goes to two: to who asked for it, and to who unpacks it meanwhile.
 pub(super) struct Both<'a> {
     pub(super) remote: &'a mut Remote,
+    pub(super) layer: &'a Layer,
     /// Begins to unpack it.
     pub(super) begin: &'a dyn Fn() -> Option<Staging>,
     pub(super) staging: Option<Staging>,
+    pub(super) may_be_there: bool,
 }
 
 impl Source for Both<'_> {
     fn after(&mut self, offset: u64) -> io::Result<Box<dyn Read + '_>> {
+        // Who has to ask for it again asks containerd first.
+        self.may_be_there = true;
+        self.staging = None;
         // What an earlier attempt has left in containerd cannot be had from there yet.
-        self.staging = (offset == 0).then(self.begin).flatten();
-        Ok(Box::new(Forked { from: self.remote.after(offset)?, staging: &mut self.staging }))
+        let begin = (offset == 0).then_some(self.begin);
+        Ok(Box::new(Forked { from: self.remote.after(offset)?, layer: self.layer, begin, staging: &mut self.staging }))
+    }
+
+    fn may_be_there(&self) -> bool {
+        self.may_be_there
     }
 }
 
 struct Forked<'a> {
     from: Box<dyn Read + 'a>,
+    layer: &'a Layer,
+    begin: Option<&'a dyn Fn() -> Option<Staging>>,
     staging: &'a mut Option<Staging>,
 }
 
 impl Read for Forked<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let n = self.from.read(into)?;
-        if let Some(staging) = self.staging {
-            staging.write(&into[..n]);
+        // Once the registry has answered: others prepare for it meanwhile.
+        if let Some(begin) = self.begin.take_if(|_| n > 0) {
+            *self.staging = begin();
+        }
+        if let Some(Err(e)) = self.staging.as_mut().map(|staging| staging.write(&into[..n])) {
+            leave(self.layer, &e);
+            *self.staging = None;
         }
         Ok(n)
     }
