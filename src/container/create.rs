@@ -16,7 +16,7 @@ use protobuf::{Message, MessageField};
 use crate::call::Call;
 use crate::clock;
 use crate::config::Handler;
-use crate::container::{declared, volume};
+use crate::container::{declared, start, volume};
 use crate::containerd::{config_file, Any, Labels, Record, RuncOptions, SnapshotRef};
 use crate::error::{Context, Error, Idempotent, Kind, Result};
 use crate::host;
@@ -182,6 +182,7 @@ impl Plan<'_> {
         // The last look at whether anybody waits: from there on it is theirs.
         call.check()?;
         undo.commit();
+        container.keep_parts(start::parts(rt, record, mounts));
         Ok(container)
     }
 

@@ -11,11 +11,11 @@ use crate::cgroup;
 use crate::clock;
 use crate::container::streams::attach;
 use crate::container::{exit, quiet, task};
-use crate::containerd::{Mount, NewTask, SnapshotRef};
+use crate::containerd::{Mount, NewTask, Record, SnapshotRef};
 use crate::error::{Context, Error, Idempotent, Result};
 use crate::ids::ContainerId;
 use crate::runtime::Runtime;
-use crate::store::container::{Ended, Starting};
+use crate::store::container::{Ended, Parts, Starting};
 use crate::store::later::Errand;
 use crate::store::record::{self, Durability};
 use crate::store::{Container, ContainerState};
@@ -83,19 +83,24 @@ fn failed(rt: &Runtime, container: &Container, starting: Starting<'_>, e: Error)
 /// Creates and starts the task; returns the pid of the first process and when it started.
 fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<(u32, i64)> {
     let id = container.id.as_str();
-    let record = rt.containerd.container(call, id)?;
-    let at = SnapshotRef { snapshotter: &record.snapshotter, key: &record.snapshot_key };
-    let rootfs = rt.containerd.snapshot_mounts(call, &at).context("mounts of the root filesystem")?;
-    let rootfs = labelled(rt, rootfs, &record.spec);
-    let wires = attach(rt, container, &record.runtime)?;
+    let parts = match container.take_parts() {
+        Some(parts) => *parts,
+        None => {
+            let record = rt.containerd.container(call, id)?;
+            let at = SnapshotRef { snapshotter: &record.snapshotter, key: &record.snapshot_key };
+            let rootfs = rt.containerd.snapshot_mounts(call, &at).context("mounts of the root filesystem")?;
+            parts(rt, record, rootfs)
+        }
+    };
+    let wires = attach(rt, container, &parts.runtime)?;
     let new = NewTask {
         id: id.to_owned(),
-        rootfs,
+        rootfs: parts.rootfs,
         stdin: wires.stdin,
         stdout: wires.stdout,
         stderr: wires.stderr,
         terminal: container.config.tty,
-        options: record.runtime_options,
+        options: parts.options,
     };
     call.check()?;
     mark(rt, &container.id, Start::CREATING, 0)?;
@@ -119,6 +124,12 @@ fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<(u32, i64)
 pub fn mark(rt: &Runtime, id: &ContainerId, start: Start, started_at: i64) -> Result<()> {
     let record = ContainerStatus { start: start.into(), started_at, ..Default::default() };
     record::write(&rt.layout.container_status(id), &record, Durability::Memory)
+}
+
+/// What the task of a container with this record is made of.
+pub fn parts(rt: &Runtime, record: Record, rootfs: Vec<Mount>) -> Parts {
+    let rootfs = labelled(rt, rootfs, &record.spec);
+    Parts { runtime: record.runtime, options: record.runtime_options, rootfs }
 }
 
 /// The root filesystem with the label that the spec has for mounts: an overlay takes it when it is mounted, and only

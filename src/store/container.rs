@@ -17,7 +17,7 @@ use cricket_proto::records;
 use cricket_proto::runtime::{self, ContainerConfig, LinuxContainerResources};
 
 use crate::cgroup::Meter;
-use crate::containerd::Exit;
+use crate::containerd::{Any, Exit, Mount};
 use crate::encoded;
 use crate::error::{Error, Result};
 use crate::ids::{ContainerId, SandboxId};
@@ -27,6 +27,17 @@ pub use super::container_state::{ContainerState, Ended};
 pub use guards::{Removing, Settling, Starting, Updating};
 
 mod guards;
+
+/// What its task is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// containerd's name for the shim.
+    pub runtime: String,
+    /// What the shim is told.
+    pub options: Option<Any>,
+    /// How its root filesystem is mounted.
+    pub rootfs: Vec<Mount>,
+}
 
 /// What we are doing to it, beside what it does.
 #[derive(Debug)]
@@ -45,6 +56,8 @@ struct Inner {
     early_exits: Vec<(u32, Exit)>,
     /// An earlier daemon ended while it was starting it.
     cut_short: bool,
+    /// Known since this daemon created it, until it is started.
+    parts: Option<Box<Parts>>,
     /// Its limits since they were updated; until then those of its configuration count.
     resources: Option<LinuxContainerResources>,
 }
@@ -100,6 +113,7 @@ impl Container {
                 oom_file: None,
                 early_exits: Vec::new(),
                 cut_short: false,
+                parts: None,
                 resources: None,
             }),
             changed: Condvar::new(),
@@ -155,6 +169,16 @@ impl Container {
         let inner = self.inner.lock();
         let busy = inner.starting || inner.removing || inner.updating;
         inner.state == ContainerState::Created && !busy && inner.resources.is_none()
+    }
+
+    /// Keeps what its task will be made of.
+    pub fn keep_parts(&self, parts: Parts) {
+        self.inner.lock().parts = Some(Box::new(parts));
+    }
+
+    /// The same, once: a start is the last that needs it. None if another daemon has created it.
+    pub fn take_parts(&self) -> Option<Box<Parts>> {
+        self.inner.lock().parts.take()
     }
 
     /// Begins a start: from CREATED, once, and not while it is being removed.
