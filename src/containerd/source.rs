@@ -2,15 +2,20 @@
 
 use std::io::{self, ErrorKind, Read};
 
+/// What one message to containerd carries; far below what it takes. Three of them are all the memory that a write needs.
+pub const MESSAGE_BYTES: usize = 512 << 10;
+
 /// Bytes that can be had from any place on: containerd may have the beginning from an earlier attempt.
 pub trait Source {
-    /// A reader of what follows the first `offset` bytes. Called once.
+    /// A reader of what follows the first `offset` bytes. Called once for
+    /// each attempt.
     ///
     /// # Errors
     /// `UnexpectedEof` if there is less than that.
     fn after(&mut self, offset: u64) -> io::Result<Box<dyn Read + '_>>;
 
-    /// Whether containerd may have the beginning of it, or all. If not, it is not asked before a short one is read.
+    /// Whether containerd may have the beginning of it, or all. If not, it is not asked before a blob is read that
+    /// one message carries.
     fn may_be_there(&self) -> bool {
         true
     }

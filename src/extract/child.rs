@@ -19,7 +19,7 @@ const PLAIN_BYTES: usize = 128 << 10;
 /// All that it may map, program and stack included: many times what it needs for any layer.
 const MEMORY_BYTES: u64 = 256 << 20;
 
-/// What is said of a failure: names in a layer may be long, and the daemon does not read before the end.
+/// What is said of a failure: names in a layer may be long.
 const MAX_SAID: usize = 1000;
 
 /// Unpacks the layer on stdin, as `arguments` say: the directory, what will be below it, how the layer is compressed.

@@ -18,7 +18,7 @@ pub const COMMAND: &str = "unpack";
 pub const SELF: &str = "/proc/self/exe";
 /// What it says is held in memory.
 const MAX_REPORT_BYTES: usize = 8 << 20;
-/// How long it may take nothing: as long as a registry may say nothing.
+/// How long it may take for what it is given at once, and for the end.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How a layer is stored.
@@ -92,9 +92,10 @@ impl Unpacker {
     /// Gives it more of the layer. Blocks while it is busy. Of one that has ended [`Unpacker::finish`] knows why.
     ///
     /// # Errors
-    /// `DeadlineExceeded` if it takes nothing for minutes; `Canceled`. It should be dropped then.
+    /// `DeadlineExceeded` if it takes minutes; `Canceled` if the call is over. It should be dropped then.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.process.write(bytes, self.until())
+        let until = self.until();
+        self.process.write(bytes, until).map_err(|e| or_over(&self.call, e))
     }
 
     /// That was all of the layer. Does not block.
@@ -108,15 +109,20 @@ impl Unpacker {
     /// What it said before it ended, or those of [`Unpacker::write`].
     pub fn finish(self) -> Result<Unpacked> {
         let until = self.until();
-        let output = self.process.finish(until)?;
+        let output = self.process.finish(until).map_err(|e| or_over(&self.call, e))?;
         if !output.status.success() {
             return Err(Error::new(Kind::Unknown, format!("{}: {}", output.status, tail(&output.stderr))));
         }
         serde_json::from_slice(&output.stdout).map_err(|e| Error::internal(format!("what became of the layer: {e}")))
     }
 
-    /// Until when it may do nothing.
+    /// Until when it must have done what it is asked now.
     fn until(&self) -> Option<Instant> {
         self.call.at_most(PATIENCE).deadline()
     }
+}
+
+/// An error, unless it is that nobody waits any more.
+fn or_over(call: &Call, e: Error) -> Error {
+    call.check().err().map_or(e, |over| Error::new(Kind::Canceled, over.to_string()))
 }

@@ -7,7 +7,7 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use super::document::OCI_LAYER;
@@ -21,6 +21,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::extract::{adopt, is_empty, Compression, Onto, Unpacked, Unpacker};
 use crate::flights::Flights;
 use crate::sync::Mutex;
+use crate::sys::tree;
 
 /// The snapshotter whose directories these are.
 const SNAPSHOTTER: &str = "overlayfs";
@@ -57,6 +58,8 @@ struct Scratch {
     directory: PathBuf,
     /// How many have been made in it.
     made: AtomicUsize,
+    /// Nothing more is to be made in it: there who unpacks is held up.
+    slow: AtomicBool,
 }
 
 /// A layer on its way.
@@ -74,10 +77,10 @@ pub(super) struct Staged {
     unpacked: Unpacked,
 }
 
-/// Its directory.
+/// A directory for a layer, below one that is ours alone.
 struct Place {
-    directory: PathBuf,
-    _scratch: Arc<Scratch>,
+    top: PathBuf,
+    scratch: Arc<Scratch>,
 }
 
 impl Stager {
@@ -111,12 +114,12 @@ impl Stager {
         }
         self.preparing.join(call, &(), (), |call, ()| self.prepare(call))?;
         let Space::In(scratch) = self.space.lock().clone() else { return Ok(None) };
-        let directory = scratch.directory.join(scratch.made.fetch_add(1, Ordering::Relaxed).to_string());
-        let made = DirBuilder::new().mode(0o700).create(&directory);
-        made.with_context(|| format!("make {}", directory.display()))?;
+        if scratch.slow.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let place = Place::new(scratch)?;
         let onto = if number == 0 { Onto::Nothing } else { Onto::Layers };
-        let unpacker = Unpacker::start(&self.program, call, &directory, onto, compression)?;
-        let place = Place { directory, _scratch: scratch };
+        let unpacker = Unpacker::start(&self.program, call, &place.directory(), onto, compression)?;
         Ok(Some(Staging { unpacker, place, left: layer.descriptor.size_bytes }))
     }
 
@@ -146,7 +149,8 @@ impl Stager {
         let name = self.chain.last().map_or("", String::as_str);
         let (containerd, key) = (self.containerd.clone(), work_key(name)?);
         // From here on it is to go, also if the answer is lost.
-        let mut scratch = Scratch { containerd, key, directory: PathBuf::new(), made: AtomicUsize::new(0) };
+        let (made, slow) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let mut scratch = Scratch { containerd, key, directory: PathBuf::new(), made, slow };
         let mounts = self.containerd.prepare_snapshot(call, &scratch.at(), "", &Labels::new())?;
         let space = match files_of(&mounts).filter(|directory| directory.is_dir()) {
             None => Space::Hidden,
@@ -172,7 +176,7 @@ impl Staging {
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let left = self.left.checked_sub(bytes.len() as u64);
         self.left = left.ok_or_else(|| Error::precondition("there is more of it than there should be"))?;
-        self.unpacker.write(bytes)?;
+        self.unpacker.write(bytes).inspect_err(|e| self.place.note(e))?;
         if self.left == 0 {
             self.unpacker.end();
         }
@@ -185,12 +189,17 @@ impl Staging {
         if self.left > 0 {
             return None;
         }
-        let done = self.unpacker.finish().and_then(|unpacked| {
-            // Whether the layer is to blame, containerd will say.
-            layer.check(&unpacked.diff_id)?;
-            Ok(Staged { place: self.place, unpacked })
-        });
-        done.map_err(|e| leave(layer, &e)).ok()
+        // Whether the layer is to blame for another diff id, containerd will say.
+        let done = self.unpacker.finish().and_then(|unpacked| layer.check(&unpacked.diff_id).map(|()| unpacked));
+        match done {
+            Ok(unpacked) => Some(Staged { place: self.place, unpacked }),
+            Err(e) => {
+                leave(layer, &e);
+                self.place.note(&e);
+                self.place.clear();
+                None
+            }
+        }
     }
 }
 
@@ -202,6 +211,7 @@ impl Staged {
             Ok(()) => log::debug!("layer {}: unpacked while it was fetched", layer.descriptor.digest),
             Err(e) => {
                 leave(layer, &e);
+                self.place.clear();
                 return false;
             }
         }
@@ -213,7 +223,41 @@ impl Staged {
         let upper = files_of(mounts).ok_or_else(|| Error::precondition("its directory is not to be seen"))?;
         let lower = mounts.iter().flat_map(|mount| &mount.options).find_map(|option| option.strip_prefix("lowerdir="));
         let lower: Vec<&Path> = lower.into_iter().flat_map(|all| all.split(':')).map(Path::new).collect();
-        adopt(&self.place.directory, &upper, &lower, &self.unpacked)
+        adopt(&self.place.directory(), &upper, &lower, &self.unpacked)
+    }
+}
+
+impl Place {
+    fn new(scratch: Arc<Scratch>) -> Result<Self> {
+        let top = scratch.directory.join(scratch.made.fetch_add(1, Ordering::Relaxed).to_string());
+        let place = Place { top, scratch };
+        for directory in [place.top.clone(), place.directory()] {
+            let made = DirBuilder::new().mode(0o700).create(&directory);
+            made.with_context(|| format!("make {}", directory.display()))?;
+        }
+        Ok(place)
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.top.join("layer")
+    }
+
+    /// A process that took too long was held up by what others would be held up by as well, and whoever removes what it has
+    /// made. So may one have been that nobody waited for any more.
+    fn note(&self, why: &Error) {
+        if matches!(why.kind(), Kind::DeadlineExceeded | Kind::Canceled) {
+            self.scratch.slow.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes room for what containerd will unpack. What cannot be removed goes with the snapshot.
+    fn clear(&self) {
+        if self.scratch.slow.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(e) = tree::remove(&self.top) {
+            log::debug!("remove {}: {e}", self.top.display());
+        }
     }
 }
 
@@ -248,5 +292,34 @@ fn compression(media_type: &str) -> Option<Compression> {
             Some(Compression::Gzip)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::containerd::fake::Fake;
+    use crate::image::testing::TempDir;
+
+    #[test]
+    fn what_is_given_up_makes_room_unless_somebody_is_held_up_there() {
+        let dir = TempDir::new();
+        let scratch = Arc::new(Scratch {
+            containerd: Arc::new(Fake::new()),
+            key: "scratch".into(),
+            directory: dir.0.clone(),
+            made: AtomicUsize::new(0),
+            slow: AtomicBool::new(false),
+        });
+        let places = [0, 1].map(|_| Place::new(scratch.clone()).unwrap());
+        for place in &places {
+            std::fs::write(place.directory().join("file"), "a").unwrap();
+        }
+        places[0].note(&Error::invalid("an odd layer"));
+        places[0].clear();
+        assert!(!places[0].top.exists());
+        places[1].note(&Error::new(Kind::DeadlineExceeded, "for minutes"));
+        places[1].clear();
+        assert!(places[1].directory().join("file").exists());
     }
 }

@@ -153,6 +153,8 @@ impl Blob {
     }
 
     fn fill(&mut self, into: &mut [u8]) -> Result<usize> {
+        // What whoever reads did meanwhile is not the server's silence.
+        self.progress_at = Instant::now();
         while self.offset < self.size_bytes && !into.is_empty() {
             self.session.check()?;
             let body = match &mut self.body {
@@ -165,7 +167,7 @@ impl Blob {
                 Ok(0) => "it ended too soon".to_owned(),
                 Ok(n) => {
                     self.offset += n as u64;
-                    (self.breaks, self.progress_at) = (0, Instant::now());
+                    self.breaks = 0;
                     if self.offset == self.size_bytes {
                         self.body.take().into_iter().for_each(Body::finish);
                     }

@@ -16,6 +16,8 @@ pub struct Pulls {
     pub whole: Flights<(String, String, Credentials), (), String>,
     /// Blobs that are being fetched, by digest.
     pub blobs: Turns,
+    /// Those that were written since there was no pull last.
+    pub written: Mutex<HashSet<String>>,
     /// Snapshots that are being made, by chain id.
     pub chains: Turns,
     /// Leases of pulls that are under way: nobody else's clean-up may touch them.
@@ -30,6 +32,7 @@ impl Pulls {
         Pulls {
             whole: Flights::default(),
             blobs: Turns::default(),
+            written: Mutex::default(),
             chains: Turns::default(),
             leases: Mutex::default(),
             fetchers: Workers::new(Size { bound: downloads, kept: 0, limit: usize::MAX }),

@@ -11,7 +11,7 @@ use cricket::error::Kind;
 use crate::certificate::certificate;
 use crate::proxy::{Asked, Fault, Proxy};
 use crate::pull::{layers, nobody, LARGE};
-use crate::registry::Registry;
+use crate::registry::{Layer, Registry};
 use crate::tokens::TokenServer;
 use crate::{call, Node};
 
@@ -37,6 +37,19 @@ fn trouble_that_passes_is_waited_for() {
         node.assert_complete(&name, 3);
         node.assert_removable(&name);
     }
+}
+
+#[test]
+fn what_an_image_has_several_times_is_fetched_once() {
+    let node = Node::new();
+    let registry = Registry::start(node.private.dir(), "", "");
+    let proxy = Proxy::start(&registry.address, |_| None);
+    let (same, other) = (|| Layer::gzip("same", b"s"), Layer::plain("other", b"o"));
+    registry.push("app", "1", &[same(), other, same(), same(), same(), same()]);
+    node.pull(&format!("{}/app:1", proxy.address), &nobody(), &[]).expect("pull");
+    let digest = same().digest();
+    let asked = proxy.asked().iter().filter(|asked| asked.path.ends_with(&digest)).count();
+    assert_eq!(asked, 1);
 }
 
 #[test]

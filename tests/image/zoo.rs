@@ -72,7 +72,7 @@ pub fn lowest() -> Vec<Piece> {
     ]
 }
 
-/// And in those on it.
+/// And in the one on it.
 pub fn middle() -> Vec<Piece> {
     vec![
         Piece::file(".wh.gone", b"").owner(1, 2),
@@ -92,6 +92,7 @@ pub fn middle() -> Vec<Piece> {
     ]
 }
 
+/// And in the one on both.
 pub fn highest() -> Vec<Piece> {
     vec![
         // One is gone in the layer below, one is in the lowest only, one is made opaque below.

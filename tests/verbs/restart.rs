@@ -35,7 +35,7 @@ impl Node {
         world.sync_events(&killed);
         world.exit(&killed, 137);
         let broken = world.container(&pod, "broken");
-        world.fake.fail_at(4, Fault::Refused);
+        world.fake.fail_at(2, Fault::Refused);
         world.start(&broken).expect_err("a fault");
         let created = world.container(&pod, "created");
         let stopped = world.pod("stopped");
@@ -310,7 +310,7 @@ fn a_start_that_failed_is_written_down_before_it_is_undone() {
     let pod = world.pod("a");
     let id = world.container(&pod, "a");
     let seen = at_deletion(&world, status_file(&world, &id));
-    world.fake.fail_at(4, Fault::LostReply);
+    world.fake.fail_at(2, Fault::LostReply);
     world.start(&id).expect_err("a fault");
     let (record, status) = (seen.recv().expect("what was on disk"), world.status(&id));
     assert_eq!((record.reason.as_str(), record.finished_at), ("StartError", status.finished_at));
@@ -392,7 +392,7 @@ fn an_exit_is_written_down_before_its_task_goes() {
 fn failed_and_left_running(world: &World) -> (String, String, ContainerStatus) {
     let pod = world.pod("a");
     let id = world.container(&pod, "a");
-    world.fake.fail_at(4, Fault::Refused);
+    world.fake.fail_at(2, Fault::Refused);
     world.start(&id).expect_err("a fault");
     let status = world.status(&id);
     late_task(world, &id);

@@ -2,8 +2,9 @@
 # pipefail are on. What is said goes to the console.
 
 PATH=/vm/bin:$PATH
-# A scenario that ends says at which command.
-trap 'say "FAILED: line $LINENO ended with $?: $BASH_COMMAND"' ERR
+# A scenario that ends says at which command, but for one whose failure is part of what another one says.
+set -E
+trap 'ended=$?; [ $BASH_SUBSHELL != 0 ] || say "FAILED: line $LINENO ended with $ended: $BASH_COMMAND" >&2' ERR
 
 # say TEXT...: progress.
 say() {

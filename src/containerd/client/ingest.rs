@@ -13,12 +13,10 @@ use protobuf::{CodedOutputStream, Message};
 use super::convert::{labels_out, size_in, size_out};
 use super::Client;
 use crate::call::Call;
-use crate::containerd::{Content, Source};
+use crate::containerd::{Content, Source, MESSAGE_BYTES};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sync::Mutex;
 
-/// What one message carries; far below what containerd takes. Three of them are all the memory a write needs.
-const CHUNK_BYTES: usize = 512 << 10;
 /// Messages that containerd has not answered when the next one is sent: it writes and hashes one while another is on its
 /// way and the next is read.
 const AHEAD: usize = 1;
@@ -64,7 +62,7 @@ impl<'a> Ingest<'a> {
     /// Writes what is missing of the blob and commits it.
     pub(super) fn fill(mut self, from: &mut dyn Source) -> Result<()> {
         // What an earlier attempt has left of a short one is written over.
-        let mut offset = match from.may_be_there() || self.blob.size_bytes > CHUNK_BYTES as u64 {
+        let mut offset = match from.may_be_there() || self.blob.size_bytes > MESSAGE_BYTES as u64 {
             true => self.exchange(WriteContentRequest::new())?.offset,
             false => 0,
         };
@@ -78,7 +76,7 @@ impl<'a> Ingest<'a> {
             from => from.context("read the source")?,
         };
         loop {
-            let room = CHUNK_BYTES.min(usize::try_from(self.total - offset).unwrap_or(CHUNK_BYTES));
+            let room = MESSAGE_BYTES.min(usize::try_from(self.total - offset).unwrap_or(MESSAGE_BYTES));
             let after = offset + size_out(room as u64)?;
             // What ends it comes with its last bytes: most layers are one message.
             let (action, labels) = match after == self.total {
@@ -183,7 +181,7 @@ mod tests {
             offset: 7,
             ..Default::default()
         };
-        for room in [0, 1, 200, CHUNK_BYTES] {
+        for room in [0, 1, 200, MESSAGE_BYTES] {
             let (mut message, start) = with_room(&request, room).unwrap();
             message[start..].fill(9);
             let read = WriteContentRequest::parse_from_bytes(&message).unwrap();

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::state::{check_labels, Blob, Ingest, State};
 use crate::call::Call;
-use crate::containerd::{Content, Descriptor, Labels, Mount, Source};
+use crate::containerd::{Content, Descriptor, Labels, Mount, Source, MESSAGE_BYTES};
 use crate::error::{Error, Kind, Result};
 use crate::sync::Mutex;
 
@@ -89,7 +89,7 @@ pub(super) fn write(
         state.lease_ingest(call, reference);
         let begun = Ingest { leased: call.lease().is_some(), ..Ingest::default() };
         let ingest = state.ingests.entry(reference.to_owned()).or_insert(begun);
-        if !from.may_be_there() {
+        if !from.may_be_there() && blob.size_bytes <= MESSAGE_BYTES as u64 {
             ingest.data.clear();
         }
         ingest.data.len()

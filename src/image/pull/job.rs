@@ -165,8 +165,8 @@ impl Shared {
         let Descriptor { digest, size_bytes, .. } = &layer.descriptor;
         // Whatever waits in it is woken by itself.
         let (call, _watch) = self.call.branch();
-        let turn = self.pulls.blobs.take(&call, digest)?;
-        let may_be_there = turn.waited || self.known.may_have(digest);
+        let _turn = self.pulls.blobs.take(&call, digest)?;
+        let may_be_there = self.known.may_have(digest) || self.pulls.written.lock().contains(digest);
         let content = Content { digest: digest.clone(), size_bytes: *size_bytes, labels: self.labels.clone() };
         let (session, report) = (self.session.clone(), self.report.clone());
         let mut source = Remote::new(session, layer.descriptor.clone(), n, report, self.wrote.clone());
@@ -180,6 +180,7 @@ impl Shared {
             Some(e) => Err(e).for_registry()?,
             None => written?,
         }
+        self.pulls.written.lock().insert(digest.clone());
         Ok(staging)
     }
 

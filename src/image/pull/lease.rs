@@ -88,6 +88,11 @@ impl<'a> Listed<'a> {
 
 impl Drop for Listed<'_> {
     fn drop(&mut self) {
-        self.pulls.leases.lock().remove(&self.id);
+        let mut leases = self.pulls.leases.lock();
+        leases.remove(&self.id);
+        if leases.is_empty() {
+            // Whoever comes now asks containerd.
+            self.pulls.written.lock().clear();
+        }
     }
 }
