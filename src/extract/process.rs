@@ -92,7 +92,8 @@ impl Unpacker {
     /// Gives it more of the layer. Blocks while it is busy. Of one that has ended [`Unpacker::finish`] knows why.
     ///
     /// # Errors
-    /// `DeadlineExceeded` if it takes minutes; `Canceled` if the call is over. It should be dropped then.
+    /// `DeadlineExceeded` if it takes minutes; `Canceled` if the call is over; what the kernel says. It should be dropped
+    /// then.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let until = self.until();
         self.process.write(bytes, until).map_err(|e| or_over(&self.call, e))

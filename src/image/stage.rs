@@ -185,7 +185,7 @@ impl Staging {
 
     /// That was all that there is to come. Blocks until it is unpacked. Nothing if that was not the layer, or did not go
     /// well: others may have brought the rest of it, and containerd can unpack it.
-    pub(super) fn finish(self, layer: &Layer) -> Option<Staged> {
+    pub(super) fn finish(self, call: &Call, layer: &Layer) -> Option<Staged> {
         if self.left > 0 {
             return None;
         }
@@ -196,7 +196,7 @@ impl Staging {
             Err(e) => {
                 leave(layer, &e);
                 self.place.note(&e);
-                self.place.clear();
+                self.place.clear(call);
                 None
             }
         }
@@ -204,18 +204,21 @@ impl Staging {
 }
 
 impl Staged {
-    /// Makes it snapshot `name` on `parent`, which is there. Blocks. False if that is left to containerd: then nothing is
-    /// left of it.
+    /// Makes it snapshot `name` on `parent`, which is there. Blocks. False if that is left to containerd.
     pub(super) fn settle(self, at: &Images<'_>, call: &Call, layer: &Layer, parent: &str, name: &str) -> bool {
-        match on_snapshot(at, call, parent, name, |mounts| self.take(mounts)) {
+        let done = on_snapshot(at, call, parent, name, |mounts| self.take(mounts));
+        match &done {
             Ok(()) => log::debug!("layer {}: unpacked while it was fetched", layer.descriptor.digest),
-            Err(e) => {
-                leave(layer, &e);
-                self.place.clear();
-                return false;
-            }
+            Err(e) => leave(layer, e),
         }
-        true
+        // If it was taken, there is nothing.
+        self.give_up(call);
+        done.is_ok()
+    }
+
+    /// Makes room. Blocks.
+    pub(super) fn give_up(self, call: &Call) {
+        self.place.clear(call);
     }
 
     /// Puts what was unpacked where these mounts write.
@@ -250,9 +253,9 @@ impl Place {
         }
     }
 
-    /// Makes room for what containerd will unpack. What cannot be removed goes with the snapshot.
-    fn clear(&self) {
-        if self.scratch.slow.load(Ordering::Relaxed) {
+    /// Makes room for what is to come. What is not removed goes with the snapshot.
+    fn clear(&self, call: &Call) {
+        if call.check().is_err() || self.scratch.slow.load(Ordering::Relaxed) {
             return;
         }
         if let Err(e) = tree::remove(&self.top) {
@@ -316,10 +319,10 @@ mod tests {
             std::fs::write(place.directory().join("file"), "a").unwrap();
         }
         places[0].note(&Error::invalid("an odd layer"));
-        places[0].clear();
+        places[0].clear(&Call::unbounded());
         assert!(!places[0].top.exists());
         places[1].note(&Error::new(Kind::DeadlineExceeded, "for minutes"));
-        places[1].clear();
+        places[1].clear(&Call::unbounded());
         assert!(places[1].directory().join("file").exists());
     }
 }

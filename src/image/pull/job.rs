@@ -149,7 +149,7 @@ impl Shared {
         match self.fetch(n, layer).with_context(|| format!("layer {}", layer.descriptor.digest)) {
             Ok(staging) => {
                 (self.report)(Step::Fetched { layer: n });
-                let staged = staging.and_then(|staging| staging.finish(layer));
+                let staged = staging.and_then(|staging| staging.finish(&self.call, layer));
                 let mut state = self.state.lock();
                 state.staged.extend(staged.map(|staged| (n, staged)));
                 if let Some(here) = state.here.get_mut(n) {

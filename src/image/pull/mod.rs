@@ -209,9 +209,11 @@ impl Puller<'_> {
             if !whole {
                 let turn = self.pulls.chains.take(call, name)?;
                 made = made && !turn.waited || !self.has(call, Some(name))?;
-                if made {
-                    extract(&at, call, layer, parent, name, job.take_staged(n))
-                        .with_context(|| format!("layer {}", layer.descriptor.digest))?;
+                match (made, job.take_staged(n)) {
+                    (true, staged) => extract(&at, call, layer, parent, name, staged)
+                        .with_context(|| format!("layer {}", layer.descriptor.digest))?,
+                    (false, Some(staged)) => staged.give_up(call),
+                    (false, None) => {}
                 }
             }
             (self.report)(Step::Unpacked { layer: n });
