@@ -182,7 +182,7 @@ impl Plan<'_> {
         // The last look at whether anybody waits: from there on it is theirs.
         call.check()?;
         undo.commit();
-        container.keep_parts(start::parts(rt, record, mounts));
+        container.keep_parts(start::parts_of(rt, record, mounts));
         Ok(container)
     }
 

@@ -89,7 +89,7 @@ fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<(u32, i64)
             let record = rt.containerd.container(call, id)?;
             let at = SnapshotRef { snapshotter: &record.snapshotter, key: &record.snapshot_key };
             let rootfs = rt.containerd.snapshot_mounts(call, &at).context("mounts of the root filesystem")?;
-            parts(rt, record, rootfs)
+            parts_of(rt, record, rootfs)
         }
     };
     let wires = attach(rt, container, &parts.runtime)?;
@@ -127,7 +127,7 @@ pub fn mark(rt: &Runtime, id: &ContainerId, start: Start, started_at: i64) -> Re
 }
 
 /// What the task of a container with this record is made of.
-pub fn parts(rt: &Runtime, record: Record, rootfs: Vec<Mount>) -> Parts {
+pub fn parts_of(rt: &Runtime, record: Record, rootfs: Vec<Mount>) -> Parts {
     let rootfs = labelled(rt, rootfs, &record.spec);
     Parts { runtime: record.runtime, options: record.runtime_options, rootfs }
 }

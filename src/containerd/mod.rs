@@ -107,7 +107,8 @@ pub trait Containerd: Send + Sync {
     fn copy_content(&self, call: &Call, digest: &str, to: &mut dyn Write) -> Result<u64>;
     /// Streams a blob of known size and digest into the store under ingest reference `reference`. A blob that is
     /// there already is success, and gets the labels. What an earlier attempt has left under the reference is not asked
-    /// for again, unless `from` says that it is new and it is short. `FailedPrecondition` if what was written is not this blob; it is dropped.
+    /// for again, unless the blob is short and `from` says that it is new. `FailedPrecondition` if what was written is not
+    /// this blob; it is dropped.
     fn write_content(&self, call: &Call, reference: &str, blob: &Content, from: &mut dyn Source) -> Result<()>;
     /// Adds labels to a blob; others stay.
     fn label_content(&self, call: &Call, digest: &str, labels: &Labels) -> Result<()>;

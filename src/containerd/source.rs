@@ -7,8 +7,7 @@ pub const MESSAGE_BYTES: usize = 512 << 10;
 
 /// Bytes that can be had from any place on: containerd may have the beginning from an earlier attempt.
 pub trait Source {
-    /// A reader of what follows the first `offset` bytes. Called once for
-    /// each attempt.
+    /// A reader of what follows the first `offset` bytes. Called once for each attempt.
     ///
     /// # Errors
     /// `UnexpectedEof` if there is less than that.

@@ -16,6 +16,7 @@ use super::streams::{self, Held, Opened};
 use super::wire::Message;
 use crate::error::{Context, Error, Result};
 use crate::stdio::Stdin;
+use crate::sys::descriptors;
 use crate::sys::terminal;
 
 /// A process on its way.
@@ -188,7 +189,7 @@ impl Server {
         let (stream, _) = listener.accept().context(doing)?;
         stream.set_nonblocking(true).context(doing)?;
         let master = terminal::receive_descriptor(&stream).context(doing)?;
-        terminal::set_nonblocking(&master).context(doing)?;
+        descriptors::set_nonblocking(&master).context(doing)?;
         let stdio = self.containers.get_mut(&launch.id).ok_or_else(|| Error::not_found("it is gone"))?;
         let stdio = stdio.process(&launch.id, &launch.exec_id)?.stdio.clone();
         let mut pumps = Vec::new();

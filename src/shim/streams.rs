@@ -14,7 +14,6 @@ use super::output::{Hosted, Wanted};
 use crate::error::{Context, Error, Kind, Result};
 use crate::stdio::Stdin;
 use crate::sys::descriptors;
-use crate::sys::terminal;
 
 /// Who owns the streams, and what a logging program is told of them.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +85,7 @@ pub fn open(stdio: &Stdio, owner: &Owner<'_>) -> Result<Opened> {
             Way::Program(program, words) => {
                 let (reader, writer) = pipe(owner)?;
                 opened.ready = Some(log_with(&program, &words, owner, [Some(reader), None])?);
-                terminal::set_nonblocking(&writer).context("make a pipe for a logging program")?;
+                descriptors::set_nonblocking(&writer).context("make a pipe for a logging program")?;
                 Some(writer)
             }
         };
@@ -129,13 +128,13 @@ fn open_here(stdio: &Stdio, owner: &Owner<'_>, wanted: Wanted, opened: &mut Open
         if matches!(way(&stdio.stdin)?, Way::Here(_)) {
             let (reader, writer) = descriptors::pipe().context(doing)?;
             own(&reader, owner).context(doing)?;
-            terminal::set_nonblocking(&writer).context(doing)?;
+            descriptors::set_nonblocking(&writer).context(doing)?;
             opened.given[0] = reader.into();
             hosted.stdin = Stdin::Open(writer);
         }
         for (given, stream) in opened.given[1..].iter_mut().zip(&mut hosted.streams) {
             let (reader, writer) = pipe(owner)?;
-            terminal::set_nonblocking(&reader).context(doing)?;
+            descriptors::set_nonblocking(&reader).context(doing)?;
             *given = writer.into();
             *stream = Some(reader);
         }

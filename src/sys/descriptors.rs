@@ -21,6 +21,14 @@ pub fn pipe() -> io::Result<(File, File)> {
     Ok((reader, writer))
 }
 
+/// From now on reads and writes do not block, whoever else has the same open file.
+pub fn set_nonblocking(fd: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: F_GETFL takes and returns integers.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: F_SETFL takes and returns integers.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+}
+
 /// The command will find `descriptors` at 3, 4 and so on. They stay open here until the command is dropped.
 pub fn give(command: &mut Command, descriptors: Vec<OwnedFd>) {
     let place = move || {

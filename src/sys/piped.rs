@@ -3,12 +3,13 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::descriptors::set_nonblocking;
 use super::eventfd::EventFd;
 use super::poll::Poll;
 use super::process::{end, started, tail};
@@ -61,7 +62,7 @@ impl Piped {
         let stderr = Collected { pipe: child.stderr.take().map(|pipe| file(pipe.into())), data: Vec::new() };
         let process = Piped { child: Some(child), exit, stop: None, stdin, stdout, stderr, max_output };
         for pipe in [&process.stdin, &process.stdout.pipe, &process.stderr.pipe].into_iter().flatten() {
-            set_nonblocking(pipe)?;
+            set_nonblocking(pipe).context("make a pipe non-blocking")?;
         }
         Ok(process)
     }
@@ -203,18 +204,6 @@ impl Collected {
         }
         Ok(())
     }
-}
-
-fn set_nonblocking(file: &File) -> Result<()> {
-    // SAFETY: fcntl on an open descriptor that `file` owns; F_GETFL and F_SETFL take and return integers.
-    let done = unsafe {
-        let flags = libc::fcntl(file.as_raw_fd(), libc::F_GETFL);
-        flags >= 0 && libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) >= 0
-    };
-    if done {
-        return Ok(());
-    }
-    Err(std::io::Error::last_os_error()).context("make a pipe non-blocking")
 }
 
 #[cfg(test)]

@@ -80,10 +80,7 @@ impl Connection {
 
     /// From now on sends and receives of it do not block.
     pub fn set_nonblocking(&self) -> io::Result<()> {
-        // SAFETY: fcntl on an open descriptor; F_GETFL and F_SETFL take and return integers.
-        let flags = check(unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_GETFL) })?;
-        // SAFETY: as above.
-        check(unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+        super::descriptors::set_nonblocking(&self.0)
     }
 
     fn set<T>(&self, option: i32, value: T) -> io::Result<()> {

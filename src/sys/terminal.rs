@@ -54,14 +54,6 @@ pub fn resize(master: &File, width: u16, height: u16) -> io::Result<()> {
     check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }).map(drop)
 }
 
-/// From now on reads and writes do not block.
-pub fn set_nonblocking(file: &File) -> io::Result<()> {
-    // SAFETY: F_GETFL takes and returns integers.
-    let flags = check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) })?;
-    // SAFETY: F_SETFL takes and returns integers.
-    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -68,7 +68,12 @@ impl Job {
             report: puller.report.clone(),
             wrote,
             layers: image.layers.clone(),
-            stager: Stager::new(&puller.containerd, puller.snapshotter, puller.unpacker.as_deref(), image.chain_ids()),
+            stager: Stager::new(
+                &puller.containerd,
+                puller.snapshotter,
+                puller.unpacker.as_deref(),
+                known.chain.clone(),
+            ),
             known,
             state: Mutex::new(State { here, ..State::default() }),
             changed: Condvar::new(),
@@ -88,6 +93,11 @@ impl Job {
             }
         });
         Job { shared, _watch: watch }
+    }
+
+    /// What there was of the image before it began.
+    pub(super) fn known(&self) -> &Known {
+        &self.shared.known
     }
 
     /// Blocks until a layer is here.

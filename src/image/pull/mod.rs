@@ -117,11 +117,10 @@ impl Puller<'_> {
         (self.report)(Step::Resolved(layers.collect()));
         let source = labels::of_source(reference.domain(), reference.path());
         let known = self.known(&own, &image)?;
-        let whole = known.whole;
         let job = Job::start(self, (own.clone(), session), &image, &source, known, call.wrote.clone());
         // While the first layers are on their way.
         let documents = self.write_documents(&own, &image, &source);
-        let done = documents.and_then(|()| self.unpack(&own, &image, &job, whole));
+        let done = documents.and_then(|()| self.unpack(&own, &image, &job));
         // Nothing may be written any more when the lease goes.
         let failed = job.end(done.is_ok());
         // What made a thread fail is the reason, not that the others were stopped for it.
@@ -183,7 +182,7 @@ impl Puller<'_> {
         let chain = image.chain_ids();
         if self.has(call, chain.last())? {
             let skipped = if self.discard_unpacked_layers { chain.len() } else { 0 };
-            return Ok(Known { whole: true, skipped, blobs: HashSet::new() });
+            return Ok(Known { chain, whole: true, skipped, blobs: HashSet::new() });
         }
         let mut skipped = 0;
         if self.discard_unpacked_layers {
@@ -193,18 +192,18 @@ impl Puller<'_> {
             }
         }
         let digests: Vec<&str> = image.layers.iter().map(|layer| layer.descriptor.digest.as_str()).collect();
-        Ok(Known { whole: false, skipped, blobs: self.containerd.contents(call, &digests)? })
+        Ok(Known { chain, whole: false, skipped, blobs: self.containerd.contents(call, &digests)? })
     }
 
     /// Unpacks each layer as soon as it and those below it are here.
-    fn unpack(&self, call: &Call, image: &Resolved, job: &Job, whole: bool) -> Result<()> {
-        let (at, chain) = (self.images(), image.chain_ids());
+    fn unpack(&self, call: &Call, image: &Resolved, job: &Job) -> Result<()> {
+        let (at, Known { chain, whole, .. }) = (self.images(), job.known());
         // What was there may have been garbage until the documents were written, which keep it.
-        let whole = whole && self.has(call, chain.last())?;
+        let whole = *whole && self.has(call, chain.last())?;
         let mut parent = "";
         // Who has just made a layer finds none on it. If somebody else was very fast, what he has made is taken.
         let mut made = false;
-        for (n, (layer, name)) in image.layers.iter().zip(&chain).enumerate() {
+        for (n, (layer, name)) in image.layers.iter().zip(chain).enumerate() {
             job.await_layer(n)?;
             if !whole {
                 let turn = self.pulls.chains.take(call, name)?;
@@ -235,6 +234,8 @@ impl Puller<'_> {
 
 /// What is there of an image before it is pulled.
 struct Known {
+    /// The names of its layers' snapshots.
+    chain: Vec<String>,
     /// It is unpacked.
     whole: bool,
     /// How many layers, from the lowest, need not be fetched: they are unpacked, and would be dropped.
