@@ -3,15 +3,13 @@
 //! What we read may be compressed in any way, so the stream's whole state is kept. What we write is short and always
 //! the same, and goes into blocks that are stored as they are: a valid stream that needs no compressor.
 
-use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
-use miniz_oxide::inflate::core::{decompress_with_limit, DecompressorOxide};
-use miniz_oxide::inflate::TINFLStatus;
+use flate2::{Decompress, FlushDecompress, Status};
 
 use super::dictionary::{dictionary, ADLER32};
 use crate::error::{Error, Result};
 
-/// A deflate stream refers back by so many bytes at most. A power of two, as miniz_oxide asks.
-const WINDOW: usize = 32 << 10;
+/// What is decompressed at once.
+const ROOM: usize = 1 << 10;
 /// The most bytes of one block when decompressed. What clients send has a few hundred.
 pub const MAX_BLOCK: usize = 16 << 10;
 /// The most names in a block.
@@ -22,10 +20,7 @@ const WITH_DICTIONARY: u8 = 0x20;
 
 /// Reads the header blocks of one direction.
 pub struct Reader {
-    inflate: Box<DecompressorOxide>,
-    /// The ring of the last bytes, at first the dictionary.
-    window: Box<[u8]>,
-    at: usize,
+    inflate: Decompress,
     /// The zlib header before the first block, as far as it is here.
     preface: Vec<u8>,
     begun: bool,
@@ -34,10 +29,11 @@ pub struct Reader {
 impl Reader {
     /// Before the first block.
     pub fn new() -> Reader {
-        let dictionary = dictionary();
-        let mut window = vec![0; WINDOW].into_boxed_slice();
-        window[..dictionary.len()].copy_from_slice(&dictionary);
-        Reader { inflate: Box::default(), window, at: dictionary.len(), preface: Vec::new(), begun: false }
+        let mut inflate = Decompress::new(false);
+        // Without the header, which is read here, any dictionary is the right one.
+        let known = inflate.set_dictionary(&dictionary());
+        debug_assert!(known.is_ok());
+        Reader { inflate, preface: Vec::new(), begun: false }
     }
 
     /// The names, in lower case, and values of the next block. All blocks must be read, also those nobody wants: each
@@ -59,24 +55,18 @@ impl Reader {
     fn inflate(&mut self, mut input: &[u8]) -> Result<Vec<u8>> {
         let mut plain = Vec::new();
         loop {
-            let most = MAX_BLOCK + 1 - plain.len();
-            let (status, read, written) = decompress_with_limit(
-                &mut self.inflate,
-                input,
-                &mut self.window,
-                self.at,
-                most,
-                TINFL_FLAG_HAS_MORE_INPUT,
-            );
-            plain.extend_from_slice(&self.window[self.at..self.at + written]);
-            self.at = (self.at + written) % WINDOW;
-            input = &input[read..];
+            plain.reserve(ROOM);
+            let before = self.inflate.total_in();
+            let status = self.inflate.decompress_vec(input, &mut plain, FlushDecompress::Sync);
+            let read = usize::try_from(self.inflate.total_in() - before).unwrap_or(usize::MAX);
+            input = input.get(read..).unwrap_or_default();
             if plain.len() > MAX_BLOCK {
                 return Err(broken("it is too long when decompressed"));
             }
+            let is_full = plain.len() == plain.capacity();
             match status {
-                TINFLStatus::NeedsMoreInput if input.is_empty() => return Ok(plain),
-                TINFLStatus::HasMoreOutput => {}
+                Ok(Status::Ok | Status::BufError) if input.is_empty() && !is_full => return Ok(plain),
+                Ok(Status::Ok) if read > 0 || is_full => {}
                 _ => return Err(broken("it is not compressed as it should be")),
             }
         }
