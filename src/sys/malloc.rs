@@ -5,8 +5,8 @@
 //! call. Its symbols are weak; these take their place. dlmalloc has one heap, whose neighbours that are free become one, and
 //! gives back what is free at its end. What is in its middle it keeps, so that which matters there, the buffers of a
 //! hundred sessions, does not go there: a long block has pages of its own, which are gone with it. All but a few, that is:
-//! each call of gRPC takes such a block and is over in no time, and to take pages away from a process is to interrupt every
-//! processor that runs it.
+//! each call of gRPC takes such a block and is over in no time, and so is each message of a layer. To take pages away from a
+//! process is to interrupt every processor that runs it, and to give it new ones is to clear them.
 //!
 //! Under cargo-fuzz the process has the one of the sanitizer.
 
@@ -47,8 +47,8 @@ const FLAGS: usize = ALIGNED / 2 - 1;
 static SPARE: Mutex<Spare> = Mutex::new(Spare::new());
 /// How many calls are under way at once, mostly.
 const SPARE_COUNT: usize = 8;
-/// What a call needs is less; longer ones are kept for nobody.
-const SPARE_BYTES: usize = 32 << 10;
+/// What a call needs is less, and so is a message of a layer; longer ones are kept for nobody.
+const SPARE_BYTES: usize = 520 << 10;
 
 /// Where a mapping begins, 0 for none, and its length.
 type Pages = (usize, usize);
