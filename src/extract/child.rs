@@ -1,4 +1,4 @@
-//! The process that unpacks: a layer on stdin, what became of it on stdout, in JSON.
+//! The process that unpacks: layers on stdin, one after the other, what became of them on stdout, in JSON.
 
 use std::ffi::OsString;
 use std::io::{self, BufReader, Read, Write};
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::process::{Compression, Unpacked};
+use super::process::{Compression, Stored, Unpacked};
 use super::stream::Stream;
 use super::tree::{Onto, Tree};
 use crate::digest::Hashing;
@@ -22,8 +22,8 @@ const MEMORY_BYTES: u64 = 256 << 20;
 /// What is said of a failure: names in a layer may be long.
 const MAX_SAID: usize = 1000;
 
-/// Unpacks the layer on stdin, as `arguments` say: the directory, what will be below it, how the layer is compressed.
-/// Blocks until stdin ends.
+/// Unpacks the layers on stdin, as `arguments` say: the directory, what will be below it, how each layer is stored, the
+/// lowest first. Blocks until all have come.
 ///
 /// # Errors
 /// `InvalidArgument` for wrong arguments and for layers that containerd must unpack; what the kernel says. Short ones.
@@ -33,41 +33,51 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<()> {
 
 fn work(arguments: impl Iterator<Item = OsString>) -> Result<()> {
     let arguments: Vec<OsString> = arguments.collect();
-    let [directory, onto, compression] = arguments.as_slice() else {
-        return Err(Error::invalid("not to be called by hand: it unpacks a layer for the daemon"));
+    let [directory, onto, layers @ ..] = arguments.as_slice() else {
+        return Err(Error::invalid("not to be called by hand: it unpacks layers for the daemon"));
     };
     let onto = if onto == Onto::Nothing.name() { Onto::Nothing } else { Onto::Layers };
-    let compression = Compression::of_name(&compression.to_string_lossy())?;
+    let layers = layers.iter().map(|layer| layer.to_string_lossy().parse()).collect::<Result<Vec<Stored>>>()?;
     confine::enter(&PathBuf::from(directory), MEMORY_BYTES).context("give up what unpacking does not take")?;
-    let unpacked = unpack(io::stdin().lock(), onto, compression)?;
+    let unpacked = unpack(io::stdin().lock(), onto, &layers)?;
     let told = serde_json::to_string(&unpacked).map_err(|e| Error::internal(format!("encode the result: {e}")))?;
     io::stdout().write_all(told.as_bytes()).context("write the result")
 }
 
 /// Unpacks onto the root directory.
-fn unpack(layer: impl Read, onto: Onto, compression: Compression) -> Result<Unpacked> {
-    let stored = BufReader::with_capacity(READ_BYTES, layer);
-    match compression {
-        Compression::None => entries(stored, onto),
-        Compression::Gzip => entries(MultiGzDecoder::new(stored), onto),
-    }
-}
-
-fn entries(plain: impl Read, onto: Onto) -> Result<Unpacked> {
-    let mut plain = Hashing::new(plain);
-    let (implied, opaque) = {
-        let (mut stream, mut tree) = (Stream::new(BufReader::with_capacity(PLAIN_BYTES, &mut plain)), Tree::new(onto));
-        while let Some(entry) = stream.entry()? {
-            tree.add(&entry, &mut stream)?;
+fn unpack(input: impl Read, onto: Onto, layers: &[Stored]) -> Result<Unpacked> {
+    let mut input = BufReader::with_capacity(READ_BYTES, input);
+    let mut tree = Tree::new(onto);
+    let mut diff_ids = Vec::new();
+    for layer in layers {
+        if !diff_ids.is_empty() {
+            tree.next_layer()?;
         }
-        // Part of what the diff id is of.
-        stream.drain()?;
-        tree.finish()?
-    };
+        let stored = (&mut input).take(layer.size_bytes);
+        diff_ids.push(match layer.compression {
+            Compression::None => entries(stored, &mut tree),
+            Compression::Gzip => entries(MultiGzDecoder::new(stored), &mut tree),
+        }?);
+    }
+    let (implied, opaque) = tree.finish()?;
     let text = |path: PathBuf| {
         let text = path.into_os_string().into_string();
         text.map_err(|path| Error::invalid(format!("directory {path:?} is no text")))
     };
     let texts = |paths: Vec<PathBuf>| paths.into_iter().map(text).collect::<Result<Vec<String>>>();
-    Ok(Unpacked { diff_id: plain.digest(), implied: texts(implied)?, opaque: texts(opaque)? })
+    Ok(Unpacked { diff_ids, implied: texts(implied)?, opaque: texts(opaque)? })
+}
+
+/// The entries of one layer; returns its diff id.
+fn entries(plain: impl Read, tree: &mut Tree) -> Result<String> {
+    let mut plain = Hashing::new(plain);
+    {
+        let mut stream = Stream::new(BufReader::with_capacity(PLAIN_BYTES, &mut plain));
+        while let Some(entry) = stream.entry()? {
+            tree.add(&entry, &mut stream)?;
+        }
+        // Part of what the diff id is of.
+        stream.drain()?;
+    }
+    Ok(plain.digest())
 }

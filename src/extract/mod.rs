@@ -1,11 +1,11 @@
-//! A layer's tar onto a directory while it is fetched, by a process that has nothing but that directory.
+//! Layers' tars onto a directory while they are fetched, by a process that has nothing but that directory.
 //!
 //! ```text
 //! daemon:  bytes ──▶ containerd's content store
-//!            └────▶ pipe ──▶ [ uncompress → hash → entries → files ] ──▶ diff id
+//!            └────▶ pipe ──▶ [ uncompress → hash → entries → files ] ──▶ diff ids
 //! ```
 //!
-//! Whoever made the layer may have wanted to get out: the process has the directory for its root, no descriptor but its
+//! Whoever made a layer may have wanted to get out: the process has the directory for its root, no descriptor but its
 //! three pipes, and only those capabilities that making files takes. What it refuses, and whatever becomes of it, containerd
 //! unpacks.
 
@@ -18,5 +18,5 @@ mod tree;
 
 pub use adopt::{adopt, is_empty};
 pub use child::run;
-pub use process::{Compression, Unpacked, Unpacker, COMMAND, SELF};
+pub use process::{Compression, Stored, Unpacked, Unpacker, COMMAND, SELF};
 pub use tree::Onto;

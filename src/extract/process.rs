@@ -1,7 +1,9 @@
 //! The daemon's end of a process that unpacks.
 
+use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -40,9 +42,35 @@ impl Compression {
         }
     }
 
-    pub(super) fn of_name(name: &str) -> Result<Self> {
+    fn of_name(name: &str) -> Result<Self> {
         let known = Compression::ALL.into_iter().find(|known| known.name() == name);
         known.ok_or_else(|| Error::invalid(format!("compression {name}")))
+    }
+}
+
+/// A layer as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// How.
+    pub compression: Compression,
+    /// In how many bytes.
+    pub size_bytes: u64,
+}
+
+impl Display for Stored {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.compression.name(), self.size_bytes)
+    }
+}
+
+impl FromStr for Stored {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let odd = || Error::invalid(format!("layer {text}"));
+        let (compression, size_bytes) = text.split_once(':').ok_or_else(odd)?;
+        let size_bytes = size_bytes.parse().map_err(|_| odd())?;
+        Ok(Stored { compression: Compression::of_name(compression)?, size_bytes })
     }
 }
 
@@ -55,19 +83,19 @@ impl Onto {
     }
 }
 
-/// What became of a layer.
+/// What became of layers in one directory.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unpacked {
-    /// The digest of the tar.
-    pub diff_id: String,
-    /// Directories that the layer has something in and does not speak of, parents first: those of lower layers say what
-    /// they are like.
+    /// The digest of each one's tar, the lowest first.
+    pub diff_ids: Vec<String>,
+    /// Directories that they have something in and do not speak of, parents first: those of lower layers say what they are
+    /// like.
     pub implied: Vec<String>,
     /// Directories that hide what lower layers have in them.
     pub opaque: Vec<String>,
 }
 
-/// A process that unpacks a layer. Dropping it ends it.
+/// A process that unpacks. Dropping it ends it.
 pub struct Unpacker {
     process: Piped,
     call: Call,
@@ -75,21 +103,22 @@ pub struct Unpacker {
 }
 
 impl Unpacker {
-    /// Starts one that fills `directory`, by `program`, which is a cricket. Nobody waits for it any more when `call` is
-    /// over.
+    /// Starts one that fills `directory` with `layers`, the lowest first, by `program`, which is a cricket. Nobody waits for
+    /// it any more when `call` is over.
     ///
     /// # Errors
     /// Whatever says that there is no process.
-    pub fn start(program: &Path, call: &Call, directory: &Path, onto: Onto, compression: Compression) -> Result<Self> {
+    pub fn start(program: &Path, call: &Call, directory: &Path, onto: Onto, layers: &[Stored]) -> Result<Self> {
         let mut command = Command::new(program);
-        command.arg(COMMAND).arg(directory).args([onto.name(), compression.name()]).env_clear().stdin(Stdio::piped());
+        command.arg(COMMAND).arg(directory).arg(onto.name()).args(layers.iter().map(Stored::to_string));
+        command.env_clear().stdin(Stdio::piped());
         let mut process = Piped::start(&mut command, MAX_REPORT_BYTES)?;
         let stop = process.stop()?;
         let watch = call.on_cancel(move || stop.signal());
         Ok(Unpacker { process, call: call.clone(), _watch: watch })
     }
 
-    /// Gives it more of the layer. Blocks while it is busy. Of one that has ended [`Unpacker::finish`] knows why.
+    /// Gives it more of the layers, one after the other. Blocks while it is busy. Of one that has ended [`Unpacker::finish`] knows why.
     ///
     /// # Errors
     /// `DeadlineExceeded` if it takes minutes; `Canceled` if the call is over; what the kernel says. It should be dropped
@@ -99,7 +128,7 @@ impl Unpacker {
         self.process.write(bytes, until).map_err(|e| or_over(&self.call, e))
     }
 
-    /// That was all of the layer. Does not block.
+    /// That was all. Does not block.
     pub fn end(&mut self) {
         self.process.end_input();
     }
@@ -114,7 +143,7 @@ impl Unpacker {
         if !output.status.success() {
             return Err(Error::new(Kind::Unknown, format!("{}: {}", output.status, tail(&output.stderr))));
         }
-        serde_json::from_slice(&output.stdout).map_err(|e| Error::internal(format!("what became of the layer: {e}")))
+        serde_json::from_slice(&output.stdout).map_err(|e| Error::internal(format!("what became of it: {e}")))
     }
 
     /// Until when it must have done what it is asked now.

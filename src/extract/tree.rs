@@ -50,6 +50,10 @@ pub struct Tree {
     directories: Vec<(PathBuf, Moment, Moment)>,
     /// Directories that were seen to be there, until something is taken away.
     known: HashSet<PathBuf>,
+    /// An earlier layer has been here.
+    is_later: bool,
+    /// A directory was given attributes.
+    is_attributed: bool,
 }
 
 impl Tree {
@@ -62,7 +66,21 @@ impl Tree {
             opaque: Vec::new(),
             directories: Vec::new(),
             known: HashSet::new(),
+            is_later: false,
+            is_attributed: false,
         }
+    }
+
+    /// What follows is of another layer, on top of those that are here.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the two cannot share a directory.
+    pub fn next_layer(&mut self) -> Result<()> {
+        self.set_directory_times()?;
+        // The later layer's directory would keep those, and what is made in it might inherit from them.
+        refuse_if(self.is_attributed, "a layer on one whose directories have attributes")?;
+        self.is_later = true;
+        Ok(())
     }
 
     /// Makes what an entry says. Its bytes are next in `body`.
@@ -76,6 +94,11 @@ impl Tree {
     /// Sets what had to wait. Says which directories are there only for what is in them, parents first, and which hide what
     /// is below them.
     pub fn finish(mut self) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+        self.set_directory_times()?;
+        Ok((self.implied, self.opaque))
+    }
+
+    fn set_directory_times(&mut self) -> Result<()> {
         self.known.clear();
         for (path, read, changed) in &std::mem::take(&mut self.directories) {
             self.enter(path.parent().unwrap_or(Path::new("")), false)?;
@@ -85,7 +108,7 @@ impl Tree {
             }
             set_times(path, *read, *changed).with_context(|| format!("set the times of {}", path.display()))?;
         }
-        Ok((self.implied, self.opaque))
+        Ok(())
     }
 
     fn make<R: BufRead>(&mut self, entry: &Entry, body: &mut Stream<R>) -> Result<()> {
@@ -102,6 +125,9 @@ impl Tree {
                 true
             }
             Ok(found) => {
+                // It would show what the file in its place has hidden.
+                let shows = self.is_later && entry.make == Make::Directory;
+                refuse_if(shows, "a directory in the place of a file of an earlier layer")?;
                 if found.is_dir() {
                     self.forget()?;
                     fs::remove_dir_all(&path).context("replace it")?;
@@ -128,12 +154,15 @@ impl Tree {
         }
         describe(&path, entry)?;
         if entry.make == Make::Directory {
+            self.is_attributed |= !entry.xattrs.is_empty();
             self.directories.push((path, entry.read, entry.changed));
         }
         Ok(())
     }
 
     fn link(&mut self, name: &[u8], path: &Path) -> Result<()> {
+        // What it leads to may be of an earlier layer, and then containerd does not take it.
+        refuse_if(self.is_later, "a link in a layer on others")?;
         let to = relative(name)?;
         // With these, what a link leads to may be meant.
         if name.ends_with(b"/") || name.ends_with(b"/.") || to.as_os_str().is_empty() {
@@ -199,6 +228,9 @@ impl Tree {
     /// Takes away what lower layers have.
     fn hide(&mut self, directory: &Path, hidden: &[u8], entry: &Entry) -> Result<()> {
         match (hidden, self.onto) {
+            (OPAQUE, _) if self.is_later => {
+                Err(Error::invalid("a directory that hides what earlier layers have in it"))
+            }
             (OPAQUE, Onto::Layers) if directory.as_os_str().is_empty() => {
                 Err(Error::invalid("a layer that hides all others"))
             }
@@ -225,6 +257,14 @@ impl Tree {
             }
         }
     }
+}
+
+/// Leaves it to containerd.
+fn refuse_if(odd: bool, what: &str) -> Result<()> {
+    if odd {
+        return Err(Error::invalid(what));
+    }
+    Ok(())
 }
 
 /// Notes a directory for the daemon.

@@ -20,6 +20,7 @@ mod publish;
 pub mod pull;
 pub mod remove;
 mod resolve;
+mod run;
 mod stage;
 pub mod status;
 #[cfg(test)]

@@ -18,15 +18,15 @@ use super::Images;
 use crate::call::Call;
 use crate::containerd::{Containerd, Labels, Mount, SnapshotRef};
 use crate::error::{Context, Error, Kind, Result};
-use crate::extract::{adopt, is_empty, Compression, Onto, Unpacked, Unpacker};
+use crate::extract::{adopt, is_empty, Compression, Onto, Stored, Unpacked, Unpacker};
 use crate::flights::Flights;
 use crate::sync::Mutex;
 use crate::sys::tree;
 
 /// The snapshotter whose directories these are.
-const SNAPSHOTTER: &str = "overlayfs";
+pub(super) const SNAPSHOTTER: &str = "overlayfs";
 /// What is shorter costs containerd less than a process for it would.
-const LEAST_BYTES: u64 = 256 << 10;
+pub(super) const LEAST_BYTES: u64 = 256 << 10;
 
 /// Where the layers of one pull are unpacked while they are fetched.
 pub(super) struct Stager {
@@ -108,8 +108,8 @@ impl Stager {
     /// # Errors
     /// What containerd or the kernel says. The layer can still be unpacked by containerd.
     pub(super) fn begin(&self, call: &Call, layer: &Layer, number: usize) -> Result<Option<Staging>> {
-        let Some(compression) = compression(&layer.descriptor.media_type) else { return Ok(None) };
-        if layer.descriptor.size_bytes < LEAST_BYTES || self.is_there(call, number)? {
+        let Some(stored) = stored(layer) else { return Ok(None) };
+        if stored.size_bytes < LEAST_BYTES || self.is_there(call, number)? {
             return Ok(None);
         }
         self.preparing.join(call, &(), (), |call, ()| self.prepare(call))?;
@@ -119,8 +119,8 @@ impl Stager {
         }
         let place = Place::new(scratch)?;
         let onto = if number == 0 { Onto::Nothing } else { Onto::Layers };
-        let unpacker = Unpacker::start(&self.program, call, &place.directory(), onto, compression)?;
-        Ok(Some(Staging { unpacker, place, left: layer.descriptor.size_bytes }))
+        let unpacker = Unpacker::start(&self.program, call, &place.directory(), onto, &[stored])?;
+        Ok(Some(Staging { unpacker, place, left: stored.size_bytes }))
     }
 
     /// Whether the layer is unpacked already.
@@ -190,7 +190,10 @@ impl Staging {
             return None;
         }
         // Whether the layer is to blame for another diff id, containerd will say.
-        let done = self.unpacker.finish().and_then(|unpacked| layer.check(&unpacked.diff_id).map(|()| unpacked));
+        let done = self.unpacker.finish().and_then(|unpacked| {
+            check(std::slice::from_ref(layer), &unpacked)?;
+            Ok(unpacked)
+        });
         match done {
             Ok(unpacked) => Some(Staged { place: self.place, unpacked }),
             Err(e) => {
@@ -224,9 +227,7 @@ impl Staged {
     /// Puts what was unpacked where these mounts write.
     fn take(&self, mounts: &[Mount]) -> Result<()> {
         let upper = files_of(mounts).ok_or_else(|| Error::precondition("its directory is not to be seen"))?;
-        let lower = mounts.iter().flat_map(|mount| &mount.options).find_map(|option| option.strip_prefix("lowerdir="));
-        let lower: Vec<&Path> = lower.into_iter().flat_map(|all| all.split(':')).map(Path::new).collect();
-        adopt(&self.place.directory(), &upper, &lower, &self.unpacked)
+        adopt(&self.place.directory(), &upper, &lower_of(mounts), &self.unpacked)
     }
 }
 
@@ -287,15 +288,30 @@ pub(super) fn leave(layer: &Layer, why: &Error) {
     }
 }
 
-/// How a layer of this media type is stored; none for those that are left to containerd.
-fn compression(media_type: &str) -> Option<Compression> {
-    match media_type {
-        OCI_LAYER => Some(Compression::None),
-        "application/vnd.oci.image.layer.v1.tar+gzip" | "application/vnd.docker.image.rootfs.diff.tar.gzip" => {
-            Some(Compression::Gzip)
-        }
-        _ => None,
+/// The directories below what these mounts write, the topmost first.
+pub(super) fn lower_of(mounts: &[Mount]) -> Vec<&Path> {
+    let lower = mounts.iter().flat_map(|mount| &mount.options).find_map(|option| option.strip_prefix("lowerdir="));
+    lower.into_iter().flat_map(|all| all.split(':')).map(Path::new).collect()
+}
+
+/// Whether those layers were unpacked.
+pub(super) fn check(layers: &[Layer], unpacked: &Unpacked) -> Result<()> {
+    if layers.len() != unpacked.diff_ids.len() {
+        return Err(Error::internal(format!("{} of {} layers were unpacked", unpacked.diff_ids.len(), layers.len())));
     }
+    layers.iter().zip(&unpacked.diff_ids).try_for_each(|(layer, found)| layer.check(found))
+}
+
+/// How a layer is stored; none for one that is left to containerd.
+pub(super) fn stored(layer: &Layer) -> Option<Stored> {
+    let compression = match layer.descriptor.media_type.as_str() {
+        OCI_LAYER => Compression::None,
+        "application/vnd.oci.image.layer.v1.tar+gzip" | "application/vnd.docker.image.rootfs.diff.tar.gzip" => {
+            Compression::Gzip
+        }
+        _ => return None,
+    };
+    Some(Stored { compression, size_bytes: layer.descriptor.size_bytes })
 }
 
 #[cfg(test)]

@@ -22,7 +22,10 @@ pub struct Pulls {
     pub chains: Turns,
     /// Leases of pulls that are under way: nobody else's clean-up may touch them.
     pub leases: Mutex<HashSet<String>>,
-    /// Threads that fetch layers, for all pulls together.
+    /// Downloads at the same time, for all pulls together.
+    pub downloads: Slots,
+    /// Threads that fetch layers. There are more of them than downloads: what one has brought is written to the end and
+    /// unpacked while the next comes.
     pub fetchers: Workers,
 }
 
@@ -35,24 +38,83 @@ impl Pulls {
             written: Mutex::default(),
             chains: Turns::default(),
             leases: Mutex::default(),
-            fetchers: Workers::new(Size { bound: downloads, kept: 0, limit: usize::MAX }),
+            downloads: Slots::new(downloads),
+            fetchers: Workers::new(Size { bound: 2 * downloads, kept: 0, limit: usize::MAX }),
         }
+    }
+}
+
+/// What is taken, and who waits for it.
+#[derive(Default)]
+struct Taken<T> {
+    taken: Mutex<T>,
+    freed: Condvar,
+}
+
+impl<T: Send + 'static> Taken<T> {
+    /// Blocks until `take` has something, or the call is over.
+    fn wait<R>(self: &Arc<Self>, call: &Call, mut take: impl FnMut(&mut T) -> Option<R>) -> Result<R> {
+        let waking = self.clone();
+        let _watch = call.on_cancel(move || {
+            // With the lock, or it may come between a waiter's look and its sleep.
+            drop(waking.taken.lock());
+            waking.freed.notify_all();
+        });
+        let mut taken = self.taken.lock();
+        loop {
+            call.check()?;
+            if let Some(found) = take(&mut taken) {
+                return Ok(found);
+            }
+            taken = self.freed.wait_until(taken, call.deadline());
+        }
+    }
+
+    /// Gives something back.
+    fn free(&self, give: impl FnOnce(&mut T)) {
+        give(&mut self.taken.lock());
+        self.freed.notify_all();
+    }
+}
+
+/// So many at a time.
+pub struct Slots(Arc<Taken<usize>>, usize);
+
+/// The right to be one of them, until it is dropped.
+pub struct Slot(Arc<Taken<usize>>);
+
+impl Slots {
+    fn new(all: usize) -> Self {
+        Slots(Arc::default(), all)
+    }
+
+    /// Blocks until there is a free one.
+    ///
+    /// # Errors
+    /// `Canceled` or `DeadlineExceeded`, as soon as that is so.
+    pub fn take(&self, call: &Call) -> Result<Slot> {
+        self.0.wait(call, |taken| {
+            let free = *taken < self.1;
+            *taken += usize::from(free);
+            free.then_some(())
+        })?;
+        Ok(Slot(self.0.clone()))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.free(|taken| *taken -= 1);
     }
 }
 
 /// One at a time for each key.
 #[derive(Clone, Default)]
-pub struct Turns(Arc<Taken>);
-
-#[derive(Default)]
-struct Taken {
-    keys: Mutex<HashSet<String>>,
-    freed: Condvar,
-}
+pub struct Turns(Arc<Taken<HashSet<String>>>);
 
 /// The right to work on a key until it is dropped.
 pub struct Turn {
-    taken: Arc<Taken>,
+    taken: Arc<Taken<HashSet<String>>>,
     key: String,
     /// Somebody else had one when it was asked for.
     pub waited: bool,
@@ -64,31 +126,20 @@ impl Turns {
     /// # Errors
     /// `Canceled` or `DeadlineExceeded`, as soon as that is so.
     pub fn take(&self, call: &Call, key: &str) -> Result<Turn> {
-        let taken = self.0.clone();
-        let waking = taken.clone();
-        let _watch = call.on_cancel(move || {
-            // With the lock, or it may come between a waiter's look and its sleep.
-            drop(waking.keys.lock());
-            waking.freed.notify_all();
-        });
-        let mut keys = taken.keys.lock();
-        let mut waited = false;
-        loop {
-            call.check()?;
-            if keys.insert(key.to_owned()) {
-                drop(keys);
-                return Ok(Turn { taken, key: key.to_owned(), waited });
-            }
-            waited = true;
-            keys = taken.freed.wait_until(keys, call.deadline());
-        }
+        let mut looks = 0;
+        self.0.wait(call, |keys| {
+            looks += 1;
+            keys.insert(key.to_owned()).then_some(())
+        })?;
+        Ok(Turn { taken: self.0.clone(), key: key.to_owned(), waited: looks > 1 })
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.taken.keys.lock().remove(&self.key);
-        self.taken.freed.notify_all();
+        self.taken.free(|keys| {
+            keys.remove(&self.key);
+        });
     }
 }
 
@@ -112,6 +163,21 @@ mod tests {
             drop(first);
             waiting.join().unwrap().unwrap();
         });
+    }
+
+    #[test]
+    fn so_many_at_a_time() {
+        let slots = Slots::new(2);
+        let call = Call::unbounded();
+        let taken = [slots.take(&call).unwrap(), slots.take(&call).unwrap()];
+        let late = slots.take(&Call::within(Duration::from_millis(1))).map(drop);
+        assert_eq!(late.map_err(|e| e.kind()), Err(Kind::DeadlineExceeded));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| slots.take(&Call::unbounded()).map(drop));
+            drop(taken);
+            waiting.join().unwrap().unwrap();
+        });
+        let _all = [slots.take(&call).unwrap(), slots.take(&call).unwrap()];
     }
 
     #[test]

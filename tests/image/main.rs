@@ -10,6 +10,7 @@ mod facts;
 mod faults;
 mod proxy;
 mod pull;
+mod run;
 #[path = "../support/registry.rs"]
 mod registry;
 #[path = "../support/containerd.rs"]

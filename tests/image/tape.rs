@@ -158,6 +158,13 @@ fn records(to: &mut Vec<u8>, records: &[(Vec<u8>, Vec<u8>)]) {
 pub fn tape(pieces: &[Piece], number: u64) -> Vec<u8> {
     let mut tar = Vec::new();
     Piece::file(&format!("noise-{number}"), &noise(400_000, number + 7)).write(&mut tar);
+    tar.extend(short(pieces));
+    tar
+}
+
+/// The tar of these entries.
+pub fn short(pieces: &[Piece]) -> Vec<u8> {
+    let mut tar = Vec::new();
     pieces.iter().for_each(|piece| piece.write(&mut tar));
     tar.resize(tar.len() + 2 * BLOCK, 0);
     tar

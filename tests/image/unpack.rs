@@ -36,7 +36,7 @@ impl Node {
     }
 
     /// containerd's differ on the same layers: the name of the highest snapshot.
-    fn by_containerd(&self, layers: &[Layer]) -> String {
+    pub fn by_containerd(&self, layers: &[Layer]) -> String {
         let at = |key| SnapshotRef { snapshotter: "overlayfs", key };
         let mut parent = String::new();
         for (n, layer) in layers.iter().enumerate() {
@@ -56,7 +56,7 @@ impl Node {
     }
 
     /// Undoes [`Node::by_containerd`].
-    fn forget_theirs(&self, layers: usize) {
+    pub fn forget_theirs(&self, layers: usize) {
         for n in (0..layers).rev() {
             let key = format!("theirs-{n}");
             let at = SnapshotRef { snapshotter: "overlayfs", key: &key };
@@ -65,7 +65,7 @@ impl Node {
     }
 
     /// A program that unpacks as cricket does, and writes down how that ended.
-    fn witness(&self, body: &str) -> PathBuf {
+    pub fn witness(&self, body: &str) -> PathBuf {
         let (script, told) = (self.private.dir().join("unpacker"), self.told());
         let text = format!("#!/bin/sh\n{body}\ncode=$?; echo $code >>{}; exit $code\n", told.display());
         fs::write(&script, text).expect("write the script");
@@ -78,18 +78,18 @@ impl Node {
     }
 
     /// How the processes ended that unpacked since this was asked last.
-    fn ended(&self) -> Vec<String> {
+    pub fn ended(&self) -> Vec<String> {
         let text = fs::read_to_string(self.told()).unwrap_or_default();
         fs::remove_file(self.told()).ok();
         text.lines().map(str::to_owned).collect()
     }
 
     /// No snapshot, whole or in the making.
-    fn assert_nothing_unpacked(&self) {
+    pub fn assert_nothing_unpacked(&self) {
         assert_eq!(self.client.snapshots(&call(), "overlayfs").expect("snapshots"), []);
     }
 
-    fn chain_id(&self, name: &str) -> String {
+    pub fn chain_id(&self, name: &str) -> String {
         self.store.get(name).expect("pulled").chain_id.clone()
     }
 }
@@ -124,12 +124,12 @@ impl log::Log for Notes {
 }
 
 /// What the garbage collector leaves alone.
-fn root() -> Labels {
+pub fn root() -> Labels {
     Labels::from([("containerd.io/gc.root".to_owned(), "yes".to_owned())])
 }
 
 /// The real one.
-fn cricket() -> String {
+pub fn cricket() -> String {
     format!("{} \"$@\"", binary().display())
 }
 

@@ -1,19 +1,23 @@
 //! The layers of one pull, fetched by threads that all pulls share.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 
-use super::origin::{self, Both, FromRegistry, Remote};
+use super::origin::{self, Aside, Both, FromRegistry, Remote};
 use super::{Known, Puller, Report, Step};
 use crate::call::{Call, Watch};
 use crate::containerd::{Containerd, Content, Descriptor, Labels};
 use crate::error::{Context, Error, Result};
 use crate::image::resolve::{Layer, Resolved};
-use crate::image::stage::{leave, Staged, Stager, Staging};
+use crate::image::run::Runs;
+use crate::image::stage::{leave, Staged, Stager};
 use crate::registry::Session;
 use crate::store::pulls::Pulls;
 use crate::sync::{Condvar, Mutex};
+
+/// Of short layers that wait for those below them so much is kept in memory; more is read from containerd again.
+const KEPT_BYTES: u64 = 1 << 20;
 
 /// Layers on their way.
 pub(super) struct Job {
@@ -31,6 +35,9 @@ struct Shared {
     wrote: Arc<AtomicBool>,
     layers: Vec<Layer>,
     stager: Option<Stager>,
+    runs: Runs,
+    /// How much may still be kept in memory.
+    room: AtomicU64,
     known: Known,
     state: Mutex<State>,
     changed: Condvar,
@@ -42,6 +49,8 @@ struct State {
     here: Vec<bool>,
     /// By layer: it is here and unpacked, and waits for those below.
     staged: HashMap<usize, Staged>,
+    /// By layer: it is here, and waits for those below to be unpacked with them.
+    kept: HashMap<usize, Vec<u8>>,
     running: usize,
     /// What is still queued does nothing any more.
     over: bool,
@@ -74,6 +83,8 @@ impl Job {
                 puller.unpacker.as_deref(),
                 known.chain.clone(),
             ),
+            runs: Runs::new(puller.snapshotter, puller.unpacker.as_deref(), &image.layers),
+            room: AtomicU64::new(KEPT_BYTES),
             known,
             state: Mutex::new(State { here, ..State::default() }),
             changed: Condvar::new(),
@@ -113,6 +124,26 @@ impl Job {
             self.shared.call.check()?;
             state = self.shared.changed.wait_until(state, self.shared.call.deadline());
         }
+    }
+
+    /// Which layers are unpacked together.
+    pub(super) fn runs(&self) -> &Runs {
+        &self.shared.runs
+    }
+
+    /// All bytes of a layer that is here and [shares](Runs::shares) a snapshot. Blocks for containerd if they were not kept.
+    pub(super) fn take_bytes(&self, n: usize) -> Result<Vec<u8>> {
+        let layer = self.shared.layers.get(n).ok_or_else(|| Error::internal(format!("there is no layer {n}")))?;
+        let Descriptor { digest, size_bytes, .. } = &layer.descriptor;
+        let kept = self.shared.state.lock().kept.remove(&n);
+        if let Some(bytes) = kept {
+            self.shared.room.fetch_add(*size_bytes, Ordering::Relaxed);
+            // Others may have brought the rest of it.
+            if bytes.len() as u64 == *size_bytes {
+                return Ok(bytes);
+            }
+        }
+        self.shared.containerd.read_content(&self.shared.call, digest, *size_bytes)
     }
 
     /// What was unpacked of a layer that is here.
@@ -157,11 +188,17 @@ impl Shared {
         // Also when it panics.
         let _running = Running(self);
         match self.fetch(n, layer).with_context(|| format!("layer {}", layer.descriptor.digest)) {
-            Ok(staging) => {
+            Ok(aside) => {
                 (self.report)(Step::Fetched { layer: n });
-                let staged = staging.and_then(|staging| staging.finish(&self.call, layer));
+                let (mut staged, mut kept) = (None, None);
+                match aside {
+                    Some(Aside::Unpacking(staging)) => staged = staging.finish(&self.call, layer),
+                    Some(Aside::Kept(bytes)) => kept = Some(bytes),
+                    None => {}
+                }
                 let mut state = self.state.lock();
                 state.staged.extend(staged.map(|staged| (n, staged)));
+                state.kept.extend(kept.map(|bytes| (n, bytes)));
                 if let Some(here) = state.here.get_mut(n) {
                     *here = true;
                 }
@@ -170,8 +207,8 @@ impl Shared {
         }
     }
 
-    /// Fetches a layer, and unpacks it meanwhile if that is worth it.
-    fn fetch(&self, n: usize, layer: &Layer) -> Result<Option<Staging>> {
+    /// Fetches a layer, and unpacks it meanwhile if that is worth it, or keeps it to be unpacked with others.
+    fn fetch(&self, n: usize, layer: &Layer) -> Result<Option<Aside>> {
         let Descriptor { digest, size_bytes, .. } = &layer.descriptor;
         // Whatever waits in it is woken by itself.
         let (call, _watch) = self.call.branch();
@@ -179,25 +216,31 @@ impl Shared {
         let may_be_there = self.known.may_have(digest) || self.pulls.written.lock().contains(digest);
         let content = Content { digest: digest.clone(), size_bytes: *size_bytes, labels: self.labels.clone() };
         let (session, report) = (self.session.clone(), self.report.clone());
-        let mut source = Remote::new(session, layer.descriptor.clone(), n, report, self.wrote.clone());
+        let slot = self.pulls.downloads.take(&call)?;
+        let mut source = Remote::new(session, layer.descriptor.clone(), n, report, self.wrote.clone(), slot);
         // The name that containerd's own tools use: what one of them has begun is gone on with.
         let reference = format!("layer-{digest}");
-        let begin = &|| self.stage(n, layer);
-        let mut both = Both { remote: &mut source, layer, begin, staging: None, may_be_there };
+        let begin = &|| self.begin(n, layer);
+        let mut both = Both { remote: &mut source, layer, begin, aside: None, may_be_there };
         let written = origin::write(&*self.containerd, &call, &reference, &content, &mut both);
-        let staging = both.staging;
+        let aside = both.aside;
         match source.failure() {
             Some(e) => Err(e).for_registry()?,
             None => written?,
         }
         self.pulls.written.lock().insert(digest.clone());
-        Ok(staging)
+        Ok(aside)
     }
 
-    /// Begins to unpack a layer of which nothing is here yet. That goes on when it is fetched.
-    fn stage(&self, n: usize, layer: &Layer) -> Option<Staging> {
+    /// Begins to unpack a layer of which nothing is here yet, or to keep it. That goes on when it is fetched.
+    fn begin(&self, n: usize, layer: &Layer) -> Option<Aside> {
+        if self.runs.shares(n) {
+            let taken = |room: u64| room.checked_sub(layer.descriptor.size_bytes);
+            let taken = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
+            return taken.is_ok().then(|| Aside::Kept(Vec::new()));
+        }
         let begun = self.stager.as_ref()?.begin(&self.call, layer, n);
-        begun.map_err(|e| leave(layer, &e)).ok().flatten()
+        begun.map_err(|e| leave(layer, &e)).ok().flatten().map(Aside::Unpacking)
     }
 
     /// The first failure ends all.

@@ -10,6 +10,7 @@
 mod job;
 mod lease;
 mod origin;
+mod stack;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +22,7 @@ use super::document;
 use super::platform;
 use super::publish::{publish, records};
 use super::resolve::{self, Resolved};
-use super::unpack::{exists, extract};
+use super::unpack::exists;
 use super::{labels, load, Images};
 use crate::call::Call;
 use crate::containerd::{Containerd, Content, Descriptor, Fresh, Labels, SnapshotRef};
@@ -34,6 +35,7 @@ use crate::store::pulls::Pulls;
 
 use job::Job;
 use origin::{surface, FromRegistry, Origin};
+use stack::Stack;
 
 /// Larger manifests are refused, as registries do.
 const MANIFEST_BYTES: u64 = 4 << 20;
@@ -197,28 +199,14 @@ impl Puller<'_> {
 
     /// Unpacks each layer as soon as it and those below it are here.
     fn unpack(&self, call: &Call, image: &Resolved, job: &Job) -> Result<()> {
-        let (at, Known { chain, whole, .. }) = (self.images(), job.known());
-        // What was there may have been garbage until the documents were written, which keep it.
-        let whole = *whole && self.has(call, chain.last())?;
-        let mut parent = "";
-        // Who has just made a layer finds none on it. If somebody else was very fast, what he has made is taken.
-        let mut made = false;
-        for (n, (layer, name)) in image.layers.iter().zip(chain).enumerate() {
-            job.await_layer(n)?;
-            if !whole {
-                let turn = self.pulls.chains.take(call, name)?;
-                made = made && !turn.waited || !self.has(call, Some(name))?;
-                match (made, job.take_staged(n)) {
-                    (true, staged) => extract(&at, call, layer, parent, name, staged)
-                        .with_context(|| format!("layer {}", layer.descriptor.digest))?,
-                    (false, Some(staged)) => staged.give_up(call),
-                    (false, None) => {}
-                }
-            }
-            (self.report)(Step::Unpacked { layer: n });
-            parent = name;
-        }
-        Ok(())
+        let Known { chain, whole, skipped, .. } = job.known();
+        let there = match whole {
+            // What was there may have been garbage until the documents were written, which keep it.
+            true if self.has(call, chain.last())? => chain.len(),
+            true => 0,
+            false => *skipped,
+        };
+        Stack::new(self, call, &image.layers, job).build(there)
     }
 
     /// Whether there is such a snapshot; of an image without layers there is.

@@ -13,6 +13,7 @@ use crate::image::resolve::{Blobs, Layer};
 use crate::image::stage::{leave, Staging};
 use crate::reference::Reference;
 use crate::registry::{Blob, Session};
+use crate::store::pulls::Slot;
 use crate::sync::{Condvar, Mutex};
 
 /// The kubelet shows a message that begins so as what it is.
@@ -81,6 +82,8 @@ pub(super) struct Remote {
     report: Report,
     wrote: Arc<AtomicBool>,
     blob: Option<Blob>,
+    /// Until all of it has come.
+    slot: Option<Slot>,
 }
 
 impl Remote {
@@ -90,8 +93,9 @@ impl Remote {
         number: usize,
         report: Report,
         wrote: Arc<AtomicBool>,
+        slot: Slot,
     ) -> Self {
-        Remote { session, layer, number, report, wrote, blob: None }
+        Remote { session, layer, number, report, wrote, blob: None, slot: Some(slot) }
     }
 
     /// What made reading fail.
@@ -106,17 +110,26 @@ impl Source for Remote {
             log::debug!("blob {}: goes on at byte {offset}", self.layer.digest);
         }
         let blob = Blob::new(self.session.clone(), &self.layer.digest, self.layer.size_bytes, offset);
-        let (report, layer) = (&self.report, self.number);
-        Ok(Box::new(Counting { blob: self.blob.insert(blob), bytes: offset, layer, report, wrote: &self.wrote }))
+        Ok(Box::new(Counting {
+            blob: self.blob.insert(blob),
+            bytes: offset,
+            size_bytes: self.layer.size_bytes,
+            layer: self.number,
+            report: &self.report,
+            wrote: &self.wrote,
+            slot: &mut self.slot,
+        }))
     }
 }
 
 struct Counting<'a> {
     blob: &'a mut Blob,
     bytes: u64,
+    size_bytes: u64,
     layer: usize,
     report: &'a Report,
     wrote: &'a AtomicBool,
+    slot: &'a mut Option<Slot>,
 }
 
 impl Read for Counting<'_> {
@@ -126,18 +139,42 @@ impl Read for Counting<'_> {
             self.bytes += n as u64;
             self.wrote.store(true, Ordering::Release);
             (self.report)(Step::Fetching { layer: self.layer, bytes: self.bytes });
+            if self.bytes >= self.size_bytes {
+                // The next one may come.
+                *self.slot = None;
+            }
         }
         Ok(n)
     }
 }
 
-/// A layer that goes to two: to who asked for it, and to who unpacks it meanwhile.
+/// Where a layer goes besides containerd.
+pub(super) enum Aside {
+    /// To who unpacks it meanwhile.
+    Unpacking(Staging),
+    /// Into memory: it is short, and will be unpacked with others.
+    Kept(Vec<u8>),
+}
+
+impl Aside {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        match self {
+            Aside::Unpacking(staging) => staging.write(bytes),
+            Aside::Kept(kept) => {
+                kept.extend_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A layer that goes to two: to who asked for it, and aside.
 pub(super) struct Both<'a> {
     pub(super) remote: &'a mut Remote,
     pub(super) layer: &'a Layer,
-    /// Begins to unpack it.
-    pub(super) begin: &'a dyn Fn() -> Option<Staging>,
-    pub(super) staging: Option<Staging>,
+    /// Begins with what is aside.
+    pub(super) begin: &'a dyn Fn() -> Option<Aside>,
+    pub(super) aside: Option<Aside>,
     pub(super) may_be_there: bool,
 }
 
@@ -145,10 +182,10 @@ impl Source for Both<'_> {
     fn after(&mut self, offset: u64) -> io::Result<Box<dyn Read + '_>> {
         // Who has to ask for it again asks containerd first.
         self.may_be_there = true;
-        self.staging = None;
+        self.aside = None;
         // What an earlier attempt has left in containerd cannot be had from there yet.
         let begin = (offset == 0).then_some(self.begin);
-        Ok(Box::new(Forked { from: self.remote.after(offset)?, layer: self.layer, begin, staging: &mut self.staging }))
+        Ok(Box::new(Forked { from: self.remote.after(offset)?, layer: self.layer, begin, aside: &mut self.aside }))
     }
 
     fn may_be_there(&self) -> bool {
@@ -159,8 +196,8 @@ impl Source for Both<'_> {
 struct Forked<'a> {
     from: Box<dyn Read + 'a>,
     layer: &'a Layer,
-    begin: Option<&'a dyn Fn() -> Option<Staging>>,
-    staging: &'a mut Option<Staging>,
+    begin: Option<&'a dyn Fn() -> Option<Aside>>,
+    aside: &'a mut Option<Aside>,
 }
 
 impl Read for Forked<'_> {
@@ -168,11 +205,11 @@ impl Read for Forked<'_> {
         let n = self.from.read(into)?;
         // Once the registry has answered: others prepare for it meanwhile.
         if let Some(begin) = self.begin.take_if(|_| n > 0) {
-            *self.staging = begin();
+            *self.aside = begin();
         }
-        if let Some(Err(e)) = self.staging.as_mut().map(|staging| staging.write(&into[..n])) {
+        if let Some(Err(e)) = self.aside.as_mut().map(|aside| aside.write(&into[..n])) {
             leave(self.layer, &e);
-            *self.staging = None;
+            *self.aside = None;
         }
         Ok(n)
     }
