@@ -1,5 +1,6 @@
 //! Control groups of a running process: where they are, and what their files say.
 
+mod ahead;
 mod detail;
 mod files;
 mod groups;
@@ -8,6 +9,7 @@ mod meter;
 mod processes;
 mod usage;
 
+pub use ahead::expect_move;
 pub use detail::{huge_pages, read as read_in_detail, Detail, HugePages, Io, Operation};
 pub use groups::Groups;
 pub use left::remove;

@@ -14,6 +14,7 @@ use oci_spec::runtime::Spec;
 use protobuf::{Message, MessageField};
 
 use crate::call::Call;
+use crate::cgroup;
 use crate::clock;
 use crate::config::Handler;
 use crate::container::{declared, start, volume};
@@ -80,7 +81,11 @@ pub fn create(rt: &Runtime, call: &Call, request: CreateContainerRequest) -> Res
                 log::info!("container {name} is there already, with id {}: the request is the same", container.id);
                 Ok(container.id.to_string())
             }
-            None => make(rt, call, &name, &sandbox, request.config.clone().unwrap_or_default()),
+            None => {
+                // Its start comes next, mostly.
+                cgroup::expect_move();
+                make(rt, call, &name, &sandbox, request.config.clone().unwrap_or_default())
+            }
         }
     });
     Ok(CreateContainerResponse { container_id: made?, ..Default::default() })

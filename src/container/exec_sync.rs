@@ -7,6 +7,7 @@ use cricket_proto::runtime::{ExecSyncRequest, ExecSyncResponse};
 use serde_json::Value;
 
 use crate::call::Call;
+use crate::cgroup;
 use crate::container::streams::{wire, Fifos};
 use crate::container::task;
 use crate::containerd::NewExec;
@@ -48,6 +49,7 @@ fn run(
     command: &[String],
     timeout: Option<Duration>,
 ) -> Result<ExecSyncResponse> {
+    cgroup::expect_move();
     let (id, exec_id) = (container.id.as_str(), ContainerId::random()?);
     let process = process(&rt.containerd.container(call, id)?.spec, command, false)?;
     let dir = rt.layout.container_state(&container.id).join("exec").join(&exec_id);

@@ -103,6 +103,7 @@ fn launch(rt: &Runtime, call: &Call, container: &Container) -> Result<(u32, i64)
         options: parts.options,
     };
     call.check()?;
+    cgroup::expect_move();
     mark(rt, &container.id, Start::CREATING, 0)?;
     if container.was_cut_short() {
         quiet::await_quiet(rt, call, &container.id)?;

@@ -36,6 +36,9 @@ pub fn adopt(from: &Path, upper: &Path, lower: &[&Path], unpacked: &Unpacked) ->
         like.with_context(|| format!("make {} like {}", from.display(), upper.display()))?;
         exchange(from, upper).with_context(|| format!("put {} in the place of {}", from.display(), upper.display()))?;
     }
+    for path in &unpacked.hiding {
+        must_be_below(lower, Path::new(path)).with_context(|| format!("directory {path}"))?;
+    }
     for path in &unpacked.implied {
         become_like_lower(upper, lower, Path::new(path)).with_context(|| format!("directory {path}"))?;
     }
@@ -51,6 +54,19 @@ pub fn adopt(from: &Path, upper: &Path, lower: &[&Path], unpacked: &Unpacked) ->
 pub fn is_empty(directory: &Path) -> Result<bool> {
     let mut all = fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?;
     Ok(all.next().is_none())
+}
+
+/// What is uppermost there must be a directory.
+fn must_be_below(lower: &[&Path], path: &Path) -> Result<()> {
+    for layer in lower {
+        match open_inside(layer, path) {
+            Ok(known) if known.metadata()?.is_dir() => return Ok(()),
+            Ok(_) => break,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Err(Error::precondition("something is taken away in it, and no lower layer has it"))
 }
 
 fn become_like_lower(upper: &Path, lower: &[&Path], path: &Path) -> Result<()> {

@@ -59,13 +59,14 @@ fn unpack(input: impl Read, onto: Onto, layers: &[Stored]) -> Result<Unpacked> {
             Compression::Gzip => entries(MultiGzDecoder::new(stored), &mut tree),
         }?);
     }
-    let (implied, opaque) = tree.finish()?;
+    let left = tree.finish()?;
     let text = |path: PathBuf| {
         let text = path.into_os_string().into_string();
         text.map_err(|path| Error::invalid(format!("directory {path:?} is no text")))
     };
     let texts = |paths: Vec<PathBuf>| paths.into_iter().map(text).collect::<Result<Vec<String>>>();
-    Ok(Unpacked { diff_ids, implied: texts(implied)?, opaque: texts(opaque)? })
+    let (implied, opaque, hiding) = (texts(left.implied)?, texts(left.opaque)?, texts(left.hiding)?);
+    Ok(Unpacked { diff_ids, implied, opaque, hiding })
 }
 
 /// The entries of one layer; returns its diff id.

@@ -93,6 +93,9 @@ pub struct Unpacked {
     pub implied: Vec<String>,
     /// Directories that hide what lower layers have in them.
     pub opaque: Vec<String>,
+    /// Of several layers: directories that lower layers must have, because something is taken away in them. An overlay
+    /// lists that where it has nothing to merge.
+    pub hiding: Vec<String>,
 }
 
 /// A process that unpacks. Dropping it ends it.
@@ -126,6 +129,11 @@ impl Unpacker {
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let until = self.until();
         self.process.write(bytes, until).map_err(|e| or_over(&self.call, e))
+    }
+
+    /// Whether nothing is read any more of what it is given: [`Unpacker::finish`] knows why.
+    pub fn is_over(&self) -> bool {
+        !self.process.takes_input()
     }
 
     /// That was all. Does not block.

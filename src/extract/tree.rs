@@ -37,6 +37,17 @@ pub enum Onto {
     Layers,
 }
 
+/// What is left to do for who sees the layers below.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Directories that are there only for what is in them, parents first.
+    pub implied: Vec<PathBuf>,
+    /// Directories that hide what is below them.
+    pub opaque: Vec<PathBuf>,
+    /// Directories that lower layers must have: else what is taken away in them would be seen there.
+    pub hiding: Vec<PathBuf>,
+}
+
 /// The directory, as far as it has been filled.
 pub struct Tree {
     onto: Onto,
@@ -46,6 +57,8 @@ pub struct Tree {
     inodes: HashSet<u64>,
     /// Directories that hide what lower layers have in them.
     opaque: Vec<PathBuf>,
+    /// Directories in which something is taken away that lower layers may have.
+    hiding: Vec<PathBuf>,
     /// Their times are set last: what is made in them changes those.
     directories: Vec<(PathBuf, Moment, Moment)>,
     /// Directories that were seen to be there, until something is taken away.
@@ -64,6 +77,7 @@ impl Tree {
             implied: Vec::new(),
             inodes: HashSet::new(),
             opaque: Vec::new(),
+            hiding: Vec::new(),
             directories: Vec::new(),
             known: HashSet::new(),
             is_later: false,
@@ -91,11 +105,15 @@ impl Tree {
         self.make(entry, body).with_context(|| format!("entry {:?}", String::from_utf8_lossy(&entry.path)))
     }
 
-    /// Sets what had to wait. Says which directories are there only for what is in them, parents first, and which hide what
-    /// is below them.
-    pub fn finish(mut self) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    /// Sets what had to wait. Says what only the daemon can do, who sees the layers below.
+    pub fn finish(mut self) -> Result<Left> {
         self.set_directory_times()?;
-        Ok((self.implied, self.opaque))
+        // Of one layer all that is in it is as it is with containerd.
+        let hiding = if self.is_later { self.hiding } else { Vec::new() };
+        let hidden = |directory: &PathBuf| self.opaque.iter().any(|opaque| directory.starts_with(opaque));
+        refuse_if(hiding.iter().any(hidden), "something is taken away where nothing of lower layers is seen")?;
+        refuse_if(hiding.len() == MAX_TOLD, "too much is taken away")?;
+        Ok(Left { implied: self.implied, opaque: self.opaque, hiding })
     }
 
     fn set_directory_times(&mut self) -> Result<()> {
@@ -242,6 +260,7 @@ impl Tree {
             (OPAQUE, Onto::Nothing) if self.inodes.is_empty() => Ok(()),
             (b"" | b"." | b"..", _) => Err(Error::invalid("a whiteout of nothing")),
             (hidden, _) if hidden.starts_with(WHITEOUT) => Err(Error::invalid("a whiteout that is none")),
+            (_, Onto::Nothing) if self.is_later => Err(Error::invalid("a whiteout of what no earlier layer has")),
             (hidden, onto) => {
                 let path = directory.join(OsStr::from_bytes(hidden));
                 match path.symlink_metadata() {
@@ -250,6 +269,12 @@ impl Tree {
                     Ok(_) => return Err(Error::invalid("a whiteout of what the same layer has")),
                 }
                 if onto == Onto::Layers {
+                    // The uppermost directory all layers have.
+                    let known =
+                        directory.as_os_str().is_empty() || self.hiding.last().is_some_and(|last| last == directory);
+                    if !known && self.hiding.len() < MAX_TOLD {
+                        self.hiding.push(directory.to_owned());
+                    }
                     special(&path, libc::S_IFCHR, (0, 0))?;
                     lchown(&path, Some(entry.uid), Some(entry.gid)).context("give it its owner")?;
                 }

@@ -100,6 +100,9 @@ impl Runs {
                 return Err(Error::invalid("it is not as long as it should be")).context(&layer.descriptor.digest);
             }
             unpacker.write(&bytes)?;
+            if unpacker.is_over() {
+                break;
+            }
         }
         let unpacked = unpacker.finish()?;
         check(layers, &unpacked)?;

@@ -34,7 +34,7 @@ pub(super) struct Stager {
     program: PathBuf,
     /// The names of the layers' snapshots.
     chain: Vec<String>,
-    /// From which layer on there is none: none without the one below.
+    /// From which layer on there is none: seldom without the one below.
     absent: AtomicUsize,
     space: Mutex<Space>,
     /// The first layers of a pull come together.

@@ -86,6 +86,11 @@ impl Piped {
         self.pump(Some(bytes), deadline)
     }
 
+    /// Whether it has neither closed its stdin nor ended, as far as that is known.
+    pub fn takes_input(&self) -> bool {
+        self.stdin.is_some()
+    }
+
     /// Closes its stdin. Does not block.
     pub fn end_input(&mut self) {
         self.stdin = None;

@@ -1,10 +1,10 @@
 //! The layers of one pull, fetched by threads that all pulls share.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
-use super::origin::{self, Aside, Both, FromRegistry, Remote};
+use super::origin::{self, Aside, Both, FromRegistry, Kept, Remote, Room};
 use super::{Known, Puller, Report, Step};
 use crate::call::{Call, Watch};
 use crate::containerd::{Containerd, Content, Descriptor, Labels};
@@ -36,8 +36,8 @@ struct Shared {
     layers: Vec<Layer>,
     stager: Option<Stager>,
     runs: Runs,
-    /// How much may still be kept in memory.
-    room: AtomicU64,
+    /// For what is kept in memory.
+    room: Room,
     known: Known,
     state: Mutex<State>,
     changed: Condvar,
@@ -50,7 +50,7 @@ struct State {
     /// By layer: it is here and unpacked, and waits for those below.
     staged: HashMap<usize, Staged>,
     /// By layer: it is here, and waits for those below to be unpacked with them.
-    kept: HashMap<usize, Vec<u8>>,
+    kept: HashMap<usize, Kept>,
     running: usize,
     /// What is still queued does nothing any more.
     over: bool,
@@ -84,7 +84,7 @@ impl Job {
                 known.chain.clone(),
             ),
             runs: Runs::new(puller.snapshotter, puller.unpacker.as_deref(), &image.layers),
-            room: AtomicU64::new(KEPT_BYTES),
+            room: Room::new(KEPT_BYTES),
             known,
             state: Mutex::new(State { here, ..State::default() }),
             changed: Condvar::new(),
@@ -136,14 +136,17 @@ impl Job {
         let layer = self.shared.layers.get(n).ok_or_else(|| Error::internal(format!("there is no layer {n}")))?;
         let Descriptor { digest, size_bytes, .. } = &layer.descriptor;
         let kept = self.shared.state.lock().kept.remove(&n);
-        if let Some(bytes) = kept {
-            self.shared.room.fetch_add(*size_bytes, Ordering::Relaxed);
-            // Others may have brought the rest of it.
-            if bytes.len() as u64 == *size_bytes {
-                return Ok(bytes);
-            }
+        // Others may have brought the rest of it.
+        if let Some(bytes) = kept.map(Kept::into_bytes).filter(|bytes| bytes.len() as u64 == *size_bytes) {
+            return Ok(bytes);
         }
         self.shared.containerd.read_content(&self.shared.call, digest, *size_bytes)
+    }
+
+    /// Nothing is done with a layer.
+    pub(super) fn let_go(&self, n: usize) {
+        let kept = self.shared.state.lock().kept.remove(&n);
+        drop(kept);
     }
 
     /// What was unpacked of a layer that is here.
@@ -154,7 +157,8 @@ impl Job {
     /// Ends it and returns what made a layer fail. Blocks until no thread works for it; unless all went well, they are
     /// broken off.
     pub(super) fn end(self, well: bool) -> Option<Error> {
-        let failed = self.shared.state.lock().failed.take();
+        // What they say of being broken off is no news.
+        let broken = if well { None } else { self.shared.state.lock().failed.take() };
         if !well {
             self.shared.call.cancel();
         }
@@ -163,13 +167,13 @@ impl Job {
         while state.running > 0 {
             state = self.shared.changed.wait(state);
         }
-        let unused = std::mem::take(&mut state.staged);
+        let failed = broken.or_else(|| state.failed.take().filter(|_| well));
+        let unused = (std::mem::take(&mut state.staged), std::mem::take(&mut state.kept));
         drop(state);
         drop(unused);
         if let Some(stager) = &self.shared.stager {
             stager.end();
         }
-        // What they say of being broken off is no news.
         failed
     }
 }
@@ -193,12 +197,12 @@ impl Shared {
                 let (mut staged, mut kept) = (None, None);
                 match aside {
                     Some(Aside::Unpacking(staging)) => staged = staging.finish(&self.call, layer),
-                    Some(Aside::Kept(bytes)) => kept = Some(bytes),
+                    Some(Aside::Kept(bytes)) => kept = Some((n, bytes)),
                     None => {}
                 }
                 let mut state = self.state.lock();
                 state.staged.extend(staged.map(|staged| (n, staged)));
-                state.kept.extend(kept.map(|bytes| (n, bytes)));
+                state.kept.extend(kept);
                 if let Some(here) = state.here.get_mut(n) {
                     *here = true;
                 }
@@ -216,8 +220,8 @@ impl Shared {
         let may_be_there = self.known.may_have(digest) || self.pulls.written.lock().contains(digest);
         let content = Content { digest: digest.clone(), size_bytes: *size_bytes, labels: self.labels.clone() };
         let (session, report) = (self.session.clone(), self.report.clone());
-        let slot = self.pulls.downloads.take(&call)?;
-        let mut source = Remote::new(session, layer.descriptor.clone(), n, report, self.wrote.clone(), slot);
+        let from = (session, self.pulls.clone(), call.clone());
+        let mut source = Remote::new(from, layer.descriptor.clone(), n, report, self.wrote.clone());
         // The name that containerd's own tools use: what one of them has begun is gone on with.
         let reference = format!("layer-{digest}");
         let begin = &|| self.begin(n, layer);
@@ -235,9 +239,7 @@ impl Shared {
     /// Begins to unpack a layer of which nothing is here yet, or to keep it. That goes on when it is fetched.
     fn begin(&self, n: usize, layer: &Layer) -> Option<Aside> {
         if self.runs.shares(n) {
-            let taken = |room: u64| room.checked_sub(layer.descriptor.size_bytes);
-            let taken = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
-            return taken.is_ok().then(|| Aside::Kept(Vec::new()));
+            return self.room.take(layer.descriptor.size_bytes).map(Aside::Kept);
         }
         let begun = self.stager.as_ref()?.begin(&self.call, layer, n);
         begun.map_err(|e| leave(layer, &e)).ok().flatten().map(Aside::Unpacking)

@@ -1,7 +1,7 @@
 //! What comes from a registry and goes to containerd, and errors that say which of the two it was.
 
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::image::resolve::{Blobs, Layer};
 use crate::image::stage::{leave, Staging};
 use crate::reference::Reference;
 use crate::registry::{Blob, Session};
-use crate::store::pulls::Slot;
+use crate::store::pulls::{Pulls, Slot};
 use crate::sync::{Condvar, Mutex};
 
 /// The kubelet shows a message that begins so as what it is.
@@ -77,25 +77,26 @@ impl Blobs for Origin<'_> {
 /// A layer on its way from the registry.
 pub(super) struct Remote {
     session: Arc<Session>,
+    pulls: Arc<Pulls>,
+    call: Call,
     layer: Descriptor,
     number: usize,
     report: Report,
     wrote: Arc<AtomicBool>,
     blob: Option<Blob>,
-    /// Until all of it has come.
+    /// From when it is asked for until all of it has come.
     slot: Option<Slot>,
 }
 
 impl Remote {
     pub(super) fn new(
-        session: Arc<Session>,
+        (session, pulls, call): (Arc<Session>, Arc<Pulls>, Call),
         layer: Descriptor,
         number: usize,
         report: Report,
         wrote: Arc<AtomicBool>,
-        slot: Slot,
     ) -> Self {
-        Remote { session, layer, number, report, wrote, blob: None, slot: Some(slot) }
+        Remote { session, pulls, call, layer, number, report, wrote, blob: None, slot: None }
     }
 
     /// What made reading fail.
@@ -108,6 +109,9 @@ impl Source for Remote {
     fn after(&mut self, offset: u64) -> io::Result<Box<dyn Read + '_>> {
         if offset > 0 {
             log::debug!("blob {}: goes on at byte {offset}", self.layer.digest);
+        }
+        if self.slot.is_none() {
+            self.slot = Some(self.pulls.downloads.take(&self.call).map_err(io::Error::other)?);
         }
         let blob = Blob::new(self.session.clone(), &self.layer.digest, self.layer.size_bytes, offset);
         Ok(Box::new(Counting {
@@ -153,7 +157,44 @@ pub(super) enum Aside {
     /// To who unpacks it meanwhile.
     Unpacking(Staging),
     /// Into memory: it is short, and will be unpacked with others.
-    Kept(Vec<u8>),
+    Kept(Kept),
+}
+
+/// What is kept in memory, and the room for it.
+pub(super) struct Kept {
+    bytes: Vec<u8>,
+    room: Room,
+    taken: u64,
+}
+
+impl Kept {
+    pub(super) fn into_bytes(mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.room.0.fetch_add(self.taken, Ordering::Relaxed);
+    }
+}
+
+/// How many bytes may still be kept.
+#[derive(Clone)]
+pub(super) struct Room(Arc<AtomicU64>);
+
+impl Room {
+    pub(super) fn new(bytes: u64) -> Self {
+        Room(Arc::new(AtomicU64::new(bytes)))
+    }
+
+    /// A place for so many bytes, if there is room.
+    pub(super) fn take(&self, bytes: u64) -> Option<Kept> {
+        let left = |room: u64| room.checked_sub(bytes);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).ok()?;
+        let capacity = usize::try_from(bytes).unwrap_or_default();
+        Some(Kept { bytes: Vec::with_capacity(capacity), room: self.clone(), taken: bytes })
+    }
 }
 
 impl Aside {
@@ -161,7 +202,7 @@ impl Aside {
         match self {
             Aside::Unpacking(staging) => staging.write(bytes),
             Aside::Kept(kept) => {
-                kept.extend_from_slice(bytes);
+                kept.bytes.extend_from_slice(bytes);
                 Ok(())
             }
         }

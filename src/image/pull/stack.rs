@@ -36,7 +36,13 @@ impl<'a> Stack<'a> {
         while next < self.layers.len() {
             let run = self.job.runs().from(next);
             next = run.end;
-            let rest = if run.len() > 1 { self.together(run)? } else { run };
+            let rest = match run.len() > 1 {
+                true => {
+                    let (first, last) = (self.digest(run.start), self.digest(run.end - 1));
+                    self.together(run).with_context(|| format!("layers {first} to {last}"))?
+                }
+                false => run,
+            };
             for n in rest {
                 self.alone(n).with_context(|| format!("layer {}", self.digest(n)))?;
             }
@@ -80,7 +86,8 @@ impl<'a> Stack<'a> {
         match self.job.runs().extract(&at, self.call, layers, names, &bytes) {
             Ok(()) => {
                 log::debug!("layers {} to {}: unpacked together", self.digest(start), self.digest(last));
-                (start..end).for_each(|n| self.report(n));
+                // If somebody else has made it meanwhile, they may not all be here.
+                self.pass(start..end)?;
                 Ok(end..end)
             }
             Err(e) => {
@@ -110,6 +117,7 @@ impl<'a> Stack<'a> {
     fn pass(&self, mut layers: Range<usize>) -> Result<()> {
         layers.try_for_each(|n| {
             self.job.await_layer(n)?;
+            self.job.let_go(n);
             self.report(n);
             Ok(())
         })
