@@ -12,6 +12,7 @@
 mod adopt;
 mod child;
 pub mod header;
+mod node;
 mod process;
 pub mod stream;
 mod tree;
