@@ -56,36 +56,37 @@ pub fn is_empty(directory: &Path) -> Result<bool> {
     Ok(all.next().is_none())
 }
 
-/// What is uppermost there must be a directory.
-fn must_be_below(lower: &[&Path], path: &Path) -> Result<()> {
+/// What the uppermost of these layers that has something there has, and which that is.
+fn uppermost<'a>(lower: &[&'a Path], path: &Path) -> Result<Option<(&'a Path, File)>> {
     for layer in lower {
         match open_inside(layer, path) {
-            Ok(known) if known.metadata()?.is_dir() => return Ok(()),
-            Ok(_) => break,
+            Ok(known) => return Ok(Some((layer, known))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e.into()),
         }
     }
-    Err(Error::precondition("something is taken away in it, and no lower layer has it"))
+    Ok(None)
+}
+
+fn must_be_below(lower: &[&Path], path: &Path) -> Result<()> {
+    match uppermost(lower, path)? {
+        Some((_, known)) if known.metadata()?.is_dir() => Ok(()),
+        _ => Err(Error::precondition("something is taken away in it, and no lower layer has it")),
+    }
 }
 
 fn become_like_lower(upper: &Path, lower: &[&Path], path: &Path) -> Result<()> {
-    for layer in lower {
-        match open_inside(layer, path) {
-            Ok(known) if known.metadata()?.is_dir() => {
-                // Links are followed in another way by containerd, where one leads upwards.
-                if fs::read_link(place(&known))? != fs::canonicalize(layer)?.join(path) {
-                    return Err(Error::precondition("it is behind a link in a lower layer"));
-                }
-                return dress(&open_inside(upper, path)?, &known);
+    match uppermost(lower, path)? {
+        Some((layer, known)) if known.metadata()?.is_dir() => {
+            // Links are followed in another way by containerd, where one leads upwards.
+            if fs::read_link(place(&known))? != fs::canonicalize(layer)?.join(path) {
+                return Err(Error::precondition("it is behind a link in a lower layer"));
             }
-            // Replaced or taken away by this layer.
-            Ok(_) => return Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e.into()),
+            dress(&open_inside(upper, path)?, &known)
         }
+        // Nowhere, or replaced or taken away by that layer.
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Owner, permissions and attributes, all through descriptors: what lies there is somebody else's.
