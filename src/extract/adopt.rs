@@ -27,9 +27,7 @@ const INHERITED: &CStr = c"system.posix_acl_default";
 /// changed places then.
 pub fn adopt(from: &Path, upper: &Path, lower: &[&Path], unpacked: &Unpacked) -> Result<()> {
     if from != upper {
-        if !is_empty(upper)? {
-            return Err(Error::precondition(format!("{} is not empty", upper.display())));
-        }
+        must_be_empty(upper)?;
         let facts = fs::metadata(upper).with_context(|| format!("stat {}", upper.display()))?;
         let like = chown(from, Some(facts.uid()), Some(facts.gid()))
             .and_then(|()| fs::set_permissions(from, Permissions::from_mode(facts.mode() & 0o7777)));
@@ -50,10 +48,14 @@ pub fn adopt(from: &Path, upper: &Path, lower: &[&Path], unpacked: &Unpacked) ->
     Ok(())
 }
 
-/// Whether nothing is in a directory.
-pub fn is_empty(directory: &Path) -> Result<bool> {
+/// # Errors
+/// `FailedPrecondition` if something is in a directory, which is to be unpacked into.
+pub fn must_be_empty(directory: &Path) -> Result<()> {
     let mut all = fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?;
-    Ok(all.next().is_none())
+    match all.next() {
+        None => Ok(()),
+        Some(_) => Err(Error::precondition(format!("{} is not empty", directory.display()))),
+    }
 }
 
 /// What the uppermost of these layers that has something there has, and which that is.

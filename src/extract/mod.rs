@@ -17,7 +17,7 @@ mod process;
 pub mod stream;
 mod tree;
 
-pub use adopt::{adopt, is_empty};
+pub use adopt::{adopt, must_be_empty};
 pub use child::run;
 pub use process::{Compression, Stored, Unpacked, Unpacker, COMMAND, SELF};
 pub use tree::Onto;

@@ -187,6 +187,12 @@ pub(super) fn files_of(mounts: &[Mount]) -> Option<PathBuf> {
     }
 }
 
+/// The directories below what these mounts write, the topmost first.
+pub(super) fn lower_of(mounts: &[Mount]) -> Vec<&Path> {
+    let lower = mounts.iter().flat_map(|mount| &mount.options).find_map(|option| option.strip_prefix("lowerdir="));
+    lower.into_iter().flat_map(|all| all.split(':')).map(Path::new).collect()
+}
+
 fn filesystem(measured: &Measured) -> Result<FilesystemUsage> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|e| Error::internal(format!("clock: {e}")))?;
     let count = |value| Some(UInt64Value { value, ..Default::default() }).into();

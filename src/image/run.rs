@@ -8,15 +8,15 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::fs_info::files_of;
+use super::fs_info::{files_of, lower_of};
 use super::resolve::Layer;
-use super::stage::{check, lower_of, stored, LEAST_BYTES, SNAPSHOTTER};
+use super::stage::{check, stored, LEAST_BYTES, SNAPSHOTTER};
 use super::unpack::on_snapshot;
 use super::Images;
 use crate::call::Call;
 use crate::containerd::Mount;
 use crate::error::{Context, Error, Result};
-use crate::extract::{adopt, is_empty, Onto, Stored, Unpacker};
+use crate::extract::{adopt, must_be_empty, Onto, Stored, Unpacker};
 
 /// How long all layers of a run may be together: what may have to be unpacked again.
 const MOST_BYTES: u64 = 2 << 20;
@@ -89,9 +89,7 @@ impl Runs {
         let upper = files_of(mounts).filter(|directory| directory.is_dir());
         let upper = upper.ok_or_else(|| Error::precondition("its directory is not to be seen"))?;
         // containerd may see something else there than we do.
-        if !is_empty(&upper)? {
-            return Err(Error::precondition(format!("{} is not empty", upper.display())));
-        }
+        must_be_empty(&upper)?;
         let all: Vec<Stored> = layers.iter().filter_map(stored).collect();
         let mut unpacker = Unpacker::start(program, call, &upper, onto, &all)?;
         for (number, layer) in layers.iter().enumerate() {

@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use super::document::OCI_LAYER;
-use super::fs_info::files_of;
+use super::fs_info::{files_of, lower_of};
 use super::resolve::Layer;
 use super::unpack::{exists, on_snapshot, work_key};
 use super::Images;
 use crate::call::Call;
 use crate::containerd::{Containerd, Labels, Mount, SnapshotRef};
 use crate::error::{Context, Error, Kind, Result};
-use crate::extract::{adopt, is_empty, Compression, Onto, Stored, Unpacked, Unpacker};
+use crate::extract::{adopt, must_be_empty, Compression, Onto, Stored, Unpacked, Unpacker};
 use crate::flights::Flights;
 use crate::sync::Mutex;
 use crate::sys::tree;
@@ -154,11 +154,9 @@ impl Stager {
         let mounts = self.containerd.prepare_snapshot(call, &scratch.at(), "", &Labels::new())?;
         let space = match files_of(&mounts).filter(|directory| directory.is_dir()) {
             None => Space::Hidden,
-            // containerd may see something else there than we do.
-            Some(directory) if !is_empty(&directory)? => {
-                return Err(Error::precondition(format!("{} is not empty", directory.display())));
-            }
             Some(directory) => {
+                // containerd may see something else there than we do.
+                must_be_empty(&directory)?;
                 scratch.directory = directory;
                 Space::In(Arc::new(scratch))
             }
@@ -286,12 +284,6 @@ pub(super) fn leave(layer: &Layer, why: &Error) {
     if why.kind() != Kind::Canceled {
         log::info!("layer {}: containerd unpacks it: {why}", layer.descriptor.digest);
     }
-}
-
-/// The directories below what these mounts write, the topmost first.
-pub(super) fn lower_of(mounts: &[Mount]) -> Vec<&Path> {
-    let lower = mounts.iter().flat_map(|mount| &mount.options).find_map(|option| option.strip_prefix("lowerdir="));
-    lower.into_iter().flat_map(|all| all.split(':')).map(Path::new).collect()
 }
 
 /// Whether those layers were unpacked.
